@@ -1,0 +1,65 @@
+"""All that pip needs to know about txutp; pyproject.toml holds only the settings of tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+
+CLI = ["click>=8.1", "rich>=13"]
+EXAMPLES = ["bencode2>=0.3"]
+TEST = [
+    "build>=1",
+    "hypothesis>=6.100",
+    "libtorrent>=2.0.9",
+    "mypy>=1.10",
+    "mypy-zope>=1.0.6",
+    # Twisted's own test modules, which tests/conformance binds, import this.
+    "PyHamcrest>=2",
+    "pytest>=8",
+    "pytest-twisted>=1.14",
+    "ruff>=0.6",
+    # Without OpenSSL the conformance suite could not run TLS over uTP.
+    "Twisted[tls]>=24.7",
+]
+
+setup(
+    name="txutp",
+    version="0.1.0",
+    description="uTP (BEP 29) for Twisted: a stream over UDP that yields to other traffic",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    author="The txutp authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Framework :: Twisted",
+        "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Topic :: Internet",
+        "Topic :: System :: Networking",
+        "Typing :: Typed",
+    ],
+    keywords=["twisted", "utp", "bep29", "ledbat", "bittorrent", "udp"],
+    python_requires=">=3.10",
+    # "twisted.plugins" is named by hand because find_packages() skips a directory without an
+    # __init__.py, and it must never get one: that would overwrite a file of Twisted itself.
+    packages=["txutp", "txutp.core", "twisted.plugins"],
+    # The explicit root makes `pip install -e .` put this directory on sys.path, the only place
+    # where Twisted looks for plugins.
+    package_dir={"": "."},
+    package_data={"txutp": ["py.typed"]},
+    install_requires=["Twisted>=24.7", "zope.interface>=5"],
+    extras_require={
+        "cli": CLI,
+        "examples": EXAMPLES,
+        "test": sorted([*TEST, *CLI, *EXAMPLES], key=str.lower),
+    },
+    entry_points={"console_scripts": ["txutp = txutp.cli:main"]},
+    zip_safe=False,
+)

@@ -1,0 +1,740 @@
+"""One uTP connection: its state, its timers, and the recipe that joins the parts.
+
+Who calls it
+    The multiplexer gives it packets (``receive``, ``receive_reset``) and wakes it at ``deadline_us``
+    (``handle_timeout``).  The shell gives it the application's wishes (``write``, ``shutdown``, ``close``, ``abort``),
+    takes stream bytes (``take``) and then pulls datagrams (``next_batch``) until there are none.  If the socket
+    refuses some of a batch, the shell says so at once with ``refuse``: what did not leave was never sent.
+
+States
+    Four, and two numbers.  The legal moves are in ``MOVES``::
+
+        SYN_SENT ──STATE with the right ack──> CONNECTED ──both FINs, RESET, time-outs, abort──> CLOSED
+        SYN_RECEIVED ──packet with the exact ack──> CONNECTED
+        SYN_SENT, SYN_RECEIVED ──refused, too late──> CLOSED
+
+    ``fin_sequence`` is the number of our FIN once it is sent, ``eof_sequence`` that of the peer's once it is seen.
+    A FIN closes one direction only (BEP 29), so half-closed is no state: it is one of these numbers being known.
+
+What the wire looks like is in ``packet.py``; why it is so odd in places (a SYN-ACK that takes no sequence number, a
+STATE that carries the number of a packet not sent yet) is history that every peer depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from txutp.core.batch import Address, Batch, Buffer
+from txutp.core.flow import NEVER_US, Flow
+from txutp.core.packet import (
+    HEADER_BYTES,
+    SELECTIVE_ACK,
+    ST_DATA,
+    ST_FIN,
+    ST_RESET,
+    ST_STATE,
+    ST_SYN,
+    HeaderBlock,
+    encode_header,
+    encode_selective_ack,
+)
+from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, ReceiveBuffer
+from txutp.core.sending import Run
+from txutp.core.sequence import MASK16, signed32, unwrap
+from txutp.core.settings import Settings
+from txutp.core.stats import ConnectionStats
+
+SYN_SENT, SYN_RECEIVED, CONNECTED, CLOSED = range(4)
+STATE_NAMES = ("SYN_SENT", "SYN_RECEIVED", "CONNECTED", "CLOSED")
+MOVES = {
+    SYN_SENT: (CONNECTED, CLOSED),
+    SYN_RECEIVED: (CONNECTED, CLOSED),
+    CONNECTED: (CLOSED,),
+    CLOSED: (),
+}
+
+# Why a connection is CLOSED.
+DONE, ABORTED, RESET, REFUSED_BY_PEER, TIMED_OUT, CONNECT_TIMED_OUT, UNREACHABLE, PORT_CLOSED = range(8)
+REASON_NAMES = (
+    "DONE",
+    "ABORTED",
+    "RESET",
+    "REFUSED_BY_PEER",
+    "TIMED_OUT",
+    "CONNECT_TIMED_OUT",
+    "UNREACHABLE",
+    "PORT_CLOSED",
+)
+
+# What has to be sent besides data; bits of `_due`.
+SYN_DUE, SYN_ACK_DUE, ACK_DUE, FIN_ACK_DUE, KEEPALIVE_DUE, RESET_DUE = (1 << bit for bit in range(6))
+
+# libutp accepts acks that are so many packets older than what it knows; so reordered acks still count.
+ACK_SLACK = 3
+
+# A third SYN takes a fresh id: a libtorrent peer may hold a socket for the old one that rejects our acks.
+SYN_TRIES_PER_ID = 2
+
+# Nothing but our FIN is unanswered: so many tries, then the peer is gone and nothing was lost.
+FIN_TIMEOUTS = 3
+
+STATE_REPEATS = 5
+
+# libutp repeats a FIN after one second at the earliest.
+LAST_ACK_TIMEOUTS = 2
+
+
+class Connection:
+    """A stream to one peer.  Attributes without underscore are there to be read."""
+
+    __slots__ = (
+        "_closing",
+        "_connect_deadline_us",
+        "_due",
+        "_handshake_deadline_us",
+        "_headers",
+        "_last",
+        "_last_ack_us",
+        "_last_received_us",
+        "_last_sent_us",
+        "_linger_deadline_us",
+        "_syn_sent_us",
+        "_unheard",
+        "_update_backoff",
+        "_update_deadline_us",
+        "accepted",
+        "address",
+        "advertised_bytes",
+        "alone",
+        "bytes_received",
+        "close_reason",
+        "deadline_us",
+        "eof_sequence",
+        "fin_requested",
+        "fin_sequence",
+        "initial_sequence",
+        "initiator",
+        "owner",
+        "receive_id",
+        "receiving",
+        "scheduled_us",
+        "segments_early",
+        "segments_received",
+        "segments_sent",
+        "send_id",
+        "sending",
+        "settings",
+        "state",
+        "syn_sequence",
+        "syn_tries",
+        "touched",
+    )
+
+    def __init__(
+        self,
+        address: Address,
+        receive_id: int,
+        send_id: int,
+        initial_sequence: int,
+        settings: Settings,
+        headers: HeaderBlock,
+        segment_bytes: int,
+    ) -> None:
+        # who we are
+        self.address = address
+        self.receive_id = receive_id
+        self.send_id = send_id
+        self.settings = settings
+        self.owner: Any = None  # the shell's own; never touched here
+        self.initiator = False
+        self.alone = False  # the UDP port closes with this connection, so no tombstone can answer for it
+        self.accepted = False  # handed to the application, or refused by it
+
+        # state
+        self.state = CLOSED
+        self.close_reason = DONE
+        self.initial_sequence = initial_sequence  # of our SYN, or of our SYN-ACK and first DATA
+        self.syn_sequence = 0  # of the peer's SYN, 16 bits
+        self.syn_tries = 0
+        self.fin_requested = False
+        self.fin_sequence: int | None = None
+        self.eof_sequence: int | None = None
+        self._unheard = False  # we answered the SYN-ACK, and do not know whether the peer heard it
+        self._closing = False  # the application is gone: incoming data is acknowledged and discarded
+
+        # the stream, both ways
+        self.sending = Flow(initial_sequence, segment_bytes, settings)
+        self._headers = headers
+        self.receiving = ReceiveBuffer(settings.receive_buffer_bytes)
+        self.advertised_bytes = settings.receive_buffer_bytes  # the window in the packet that we sent last
+
+        # timers, microseconds of the monotonic clock
+        self.deadline_us = NEVER_US  # when `handle_timeout` wants to be called
+        self.scheduled_us = NEVER_US  # what the multiplexer's heap knows of it
+        self.touched = False  # the multiplexer's: waits to be settled
+        self._syn_sent_us = 0
+        self._last_sent_us = 0
+        self._last_received_us = 0
+        self._handshake_deadline_us = NEVER_US
+        self._connect_deadline_us = NEVER_US
+        self._linger_deadline_us = NEVER_US
+        self._last_ack_us = 0  # both FINs were acknowledged, as far as we know; 0 until then
+        self._update_deadline_us = NEVER_US  # repeat a STATE that nothing acknowledges: window update, proof of source
+        self._update_backoff = 0
+
+        # what next_batch has to send, and what it gave last (for refuse)
+        self._due = 0
+        self._last: tuple[int, Run | None, int] = (0, None, 0)
+
+        # counters
+        self.bytes_received = 0  # payload that was new
+        self.segments_sent = 0  # packets of every type
+        self.segments_received = 0
+        self.segments_early = 0  # something before them was lost, or overtaken
+
+    def __repr__(self) -> str:
+        return f"<Connection {STATE_NAMES[self.state]} {self.address} receive_id={self.receive_id}>"
+
+    # -- questions --
+
+    @property
+    def at_eof(self) -> bool:
+        """Everything up to the peer's FIN has arrived (though the application may not have taken it all)."""
+        return self.eof_sequence is not None and self.receiving.next_sequence > self.eof_sequence
+
+    @property
+    def fin_acknowledged(self) -> bool:
+        """The peer has everything that was written, and knows that it was all."""
+        return self.fin_sequence is not None and self.sending.first_unacked > self.fin_sequence
+
+    @property
+    def closing(self) -> bool:
+        """``close`` was called and the connection has not ended yet."""
+        return self._closing and self.state != CLOSED
+
+    def stats(self) -> ConnectionStats:
+        """How the connection is doing."""
+        sending = self.sending
+        round_trip = sending.round_trip
+        controller = sending.controller
+        return ConnectionStats(
+            state=STATE_NAMES[self.state],
+            close_reason=REASON_NAMES[self.close_reason] if self.state == CLOSED else None,
+            rtt=round_trip.smoothed_us / 1_000,
+            rttvar=round_trip.variation_us / 1_000,
+            minrtt=round_trip.minimum_us / 1_000,
+            rto=sending.timeout_us / 1_000,
+            queue_delay=sending.queue_delay_us / 1_000,
+            base_delay=signed32(sending.delay.ours.base_us) / 1_000,
+            target=controller.target_delay_us / 1_000 if controller else 0.0,
+            cwnd=controller.window_bytes if controller else 0,
+            mss=sending.segment_bytes,
+            send_window=sending.peer_window_bytes,
+            receive_window=self.receiving.window_bytes,
+            unsent=sending.unsent_bytes,
+            bytes_sent=sending.bytes_sent + sending.bytes_resent,
+            bytes_retrans=sending.bytes_resent,
+            bytes_acked=sending.bytes_sent - (sending.unacked_bytes - sending.unsent_bytes),
+            bytes_received=self.bytes_received,
+            segs_out=self.segments_sent,
+            segs_in=self.segments_received,
+            segs_retrans=sending.segments_resent,
+            timeouts=sending.total_timeouts,
+        )
+
+    # -- verbs of the handshake, called by the multiplexer --
+
+    def open(self, now_us: int, timeout_us: int) -> None:
+        """Begin as initiator: a SYN, repeated until it is answered or ``timeout_us`` are over."""
+        self.initiator = True
+        self.state = SYN_SENT
+        self.sending.renumber(self.initial_sequence + 1)  # the SYN takes a number
+        self._connect_deadline_us = now_us + timeout_us
+        self._send_syn(now_us)
+
+    def reopen(self, receive_id: int, initial_sequence: int) -> None:
+        """The SYNs so far were in vain: try as somebody new."""
+        self.receive_id = receive_id
+        self.send_id = receive_id + 1 & MASK16
+        self.initial_sequence = initial_sequence
+        self.sending.renumber(initial_sequence + 1)
+
+    @property
+    def wants_fresh_id(self) -> bool:
+        """Whether the SYN that is due should go out under another id."""
+        return bool(self._due & SYN_DUE) and self.syn_tries > 1 and self.syn_tries % SYN_TRIES_PER_ID == 1
+
+    def answer(self, sequence: int, timestamp_us: int, now_us: int) -> None:
+        """Begin as acceptor: a SYN with this sequence number came; the SYN-ACK is due."""
+        self.state = SYN_RECEIVED
+        self.syn_sequence = sequence
+        self.receiving.next_sequence = sequence + 1
+        # One peer puts milliseconds into its SYN, so the timestamp is echoed but not kept as a sample.
+        self.sending.delay.reply_us = now_us - timestamp_us & 0xFFFFFFFF if timestamp_us else 0
+        self._last_received_us = now_us
+        self._handshake_deadline_us = now_us + self.settings.half_open_timeout_us
+        self._due |= SYN_ACK_DUE
+        self._set_deadline()
+
+    def answer_again(self) -> None:
+        """The same SYN came once more: the same SYN-ACK is due (another number would cut the stream's head off)."""
+        self._due |= SYN_ACK_DUE
+
+    # -- packets --
+
+    def receive(
+        self,
+        kind: int,
+        sequence16: int,
+        ack16: int,
+        window_bytes: int,
+        timestamp_us: int,
+        difference_us: int,
+        selective: int | None,
+        payloads: Sequence[bytes],
+        payload_bytes: int,
+        now_us: int,
+    ) -> None:
+        """A DATA, FIN or STATE packet, or a run of DATA packets that are alike.
+
+        ``sequence16`` is that of the first packet of a run; everything else is from the last one.  Nothing changes
+        if the packet cannot belong to this connection as it is.
+        """
+        sending = self.sending
+        ack = unwrap(ack16, sending.next_sequence)
+
+        # handshake, or a proof that the peer saw what we sent
+        if self.state == CONNECTED:
+            if not sending.first_unacked - 1 - ACK_SLACK <= ack < sending.next_sequence:
+                return
+            if self._unheard:
+                self._unheard = False
+                self._update_deadline_us = NEVER_US
+        elif self.state == SYN_RECEIVED:
+            if ack != sending.first_unacked - 1:
+                return
+            self._connected(now_us)
+        elif self.state == SYN_SENT:
+            # Other types are ignored unacknowledged, so that their payload comes again behind the SYN-ACK.
+            if kind != ST_STATE or ack != sending.first_unacked - 1:
+                return
+            self._answered(sequence16, now_us)
+        else:
+            return
+
+        self.segments_received += len(payloads) or 1
+        self._last_received_us = now_us
+        sending.delay.on_timestamp(timestamp_us, now_us)
+
+        # what the peer says of our data
+        sequence = unwrap(sequence16, self.receiving.next_sequence)
+        window_changed = sending.receive_window(ack, sequence, window_bytes)
+        if sending.outstanding:
+            pure_ack = kind == ST_STATE and not window_changed
+            sending.receive_ack(ack, selective or 0, difference_us, pure_ack, now_us)
+
+        # its own data
+        if kind != ST_STATE:
+            self._receive_data(kind, sequence, payloads, payload_bytes)
+        if self._closing:
+            self._finish_if_done(now_us)
+
+    def receive_reset(self, ack16: int, now_us: int) -> None:
+        """A RESET for this connection; it counts only if its ack shows that the sender sees our packets."""
+        sending = self.sending
+        if self.state == SYN_SENT:
+            if ack16 == self.initial_sequence & MASK16:
+                self._close(REFUSED_BY_PEER)
+            return
+        ack = unwrap(ack16, sending.next_sequence)
+        if self.state == CLOSED or not sending.first_unacked - 1 - ACK_SLACK <= ack < sending.next_sequence:
+            return
+        # A peer that forgot the connection after a complete exchange answers late packets so (libutp).  Complete is it
+        # only if nobody waits for more of the peer's stream: half-closed, we do.
+        everything_arrived = not sending.unsent_bytes and (
+            not sending.outstanding or sending.first_unacked == self.fin_sequence
+        )
+        self._close(DONE if everything_arrived and (self.at_eof or self._closing) else RESET)
+
+    # -- the application's wishes --
+
+    def write(self, data: bytes) -> None:
+        """Append to the stream; ignored once the FIN is on its way, as TCP does."""
+        if self.fin_sequence is None and self.state != CLOSED and data:
+            self.sending.write(data)
+
+    def shutdown(self) -> None:
+        """End our half of the stream behind what was written; the peer may go on."""
+        self.fin_requested = True
+
+    def close(self, now_us: int) -> None:
+        """End our half, discard what still comes, and go when the peer has everything (or is gone)."""
+        if self.state == CLOSED:
+            return
+        self._closing = True
+        self.fin_requested = True
+        self.receiving.discard()
+        if self.state != CONNECTED and not self.sending.unsent_bytes:
+            self._close(DONE)
+            return
+        self._finish_if_done(now_us)
+        self._set_deadline()
+
+    def abort(self, reason: int = ABORTED) -> None:
+        """Forget everything at once and tell the peer with a RESET."""
+        if self.state in (CONNECTED, SYN_RECEIVED):
+            self._due = RESET_DUE
+        self._close(reason)
+
+    def fail(self, reason: int) -> None:
+        """End at once without a word to the peer."""
+        self._close(reason)
+
+    def take(self, limit_bytes: int) -> bytes:
+        """The next bytes of the stream; empty if there are none.  Taking opens the window again."""
+        receiving = self.receiving
+        if not receiving.ready_bytes:
+            return b""
+        data = receiving.take(limit_bytes)
+        self._update_window()
+        return data
+
+    # -- time --
+
+    def handle_timeout(self, now_us: int) -> None:
+        """Do what is due at ``now_us``; harmless when nothing is."""
+        if self.state == CONNECTED:
+            self._handle_connected_timeout(now_us)
+        elif self.state == SYN_SENT:
+            if now_us >= self._connect_deadline_us:
+                self._close(CONNECT_TIMED_OUT)
+            elif now_us >= self._handshake_deadline_us:
+                self._send_syn(now_us)
+        elif self.state == SYN_RECEIVED and now_us >= self._handshake_deadline_us:
+            self._close(TIMED_OUT)
+        self._set_deadline()
+
+    # -- datagrams out --
+
+    def next_batch(self, now_us: int) -> Batch | None:
+        """The next datagrams to send, None when there is nothing to send now.
+
+        They count as sent.  The batch is valid until the next call.
+        """
+        if self.state == CONNECTED:
+            batch = self._next_resend(now_us) or self._next_run(now_us) or self._next_fin(now_us)
+            if batch is not None:
+                return batch
+        due = self._due
+        if due:
+            return self._next_control(due, now_us)
+        self._set_deadline()
+        return None
+
+    def refuse(self, batch: Batch, accepted: int) -> None:
+        """The socket took only the first ``accepted`` datagrams of the last batch: the others were never sent."""
+        due, run, index = self._last
+        missing = batch.count - accepted
+        self.segments_sent -= missing
+        if not accepted:
+            self._due |= due
+        if run is None:
+            return
+        if run.is_fin and index < 0:
+            self.fin_sequence = None
+        self.sending.refuse(run, index, accepted)
+
+    def _next_resend(self, now_us: int) -> Batch | None:
+        """One lost segment: its number and payload as they were, everything else as of now."""
+        lost = self.sending.next_resend(now_us)
+        if lost is None:
+            return None
+        run, index = lost
+        payload = run.payloads[index]
+        header = self._header(ST_FIN if run.is_fin else ST_DATA, run.first + index, now_us)
+        return self._give([header, payload] if payload else [header], 1, run, index, now_us)
+
+    def _next_run(self, now_us: int) -> Batch | None:
+        """New data."""
+        run = self.sending.next_run(now_us, self.fin_requested)
+        if run is None:
+            return None
+        header = self._header(ST_DATA, run.first, now_us)
+        count = run.count
+        if count == 1:
+            return self._give([header, run.payloads[0]], 1, run, -1, now_us)
+        buffers: list[Buffer] = [header] * (2 * count)
+        buffers[::2] = self._headers.fill(header, run.first, count)
+        buffers[1::2] = run.payloads
+        return self._give(buffers, count, run, -1, now_us)
+
+    def _next_fin(self, now_us: int) -> Batch | None:
+        """Our FIN, once everything before it was sent."""
+        sending = self.sending
+        if not self.fin_requested or self.fin_sequence is not None or sending.unsent_bytes:
+            return None
+        run = sending.next_fin(now_us)
+        self.fin_sequence = run.first
+        if self._closing:
+            self._finish_if_done(now_us)
+        return self._give([self._header(ST_FIN, run.first, now_us)], 1, run, -1, now_us)
+
+    def _next_control(self, due: int, now_us: int) -> Batch:
+        """A packet without data: the most urgent of what is due."""
+        sequence = self.sending.next_sequence
+        if due & RESET_DUE:
+            self._due = 0
+            header = self._header(ST_RESET, sequence, now_us)
+            return self._give_control(RESET_DUE, header, now_us)
+        if due & SYN_DUE:
+            self._due &= ~SYN_DUE
+            # The SYN travels under our own id, and its ack means nothing.
+            header = encode_header(
+                ST_SYN, self.receive_id, now_us, 0, self.receiving.window_bytes, self.initial_sequence, 0
+            )
+            return self._give_control(SYN_DUE, header, now_us)
+        if due & SYN_ACK_DUE:
+            self._due &= ~SYN_ACK_DUE
+            header = encode_header(
+                ST_STATE,
+                self.send_id,
+                now_us,
+                self.sending.delay.reply_us,
+                self.receiving.window_bytes,
+                self.initial_sequence,
+                self.syn_sequence,
+            )
+            return self._give_control(SYN_ACK_DUE, header, now_us)
+
+        # an ack; the keepalive is one that acknowledges one packet less (libutp)
+        if due & ACK_DUE or not due & FIN_ACK_DUE:
+            due &= ACK_DUE | KEEPALIVE_DUE
+        else:
+            assert self.fin_sequence is not None
+            sequence = self.fin_sequence
+            due = FIN_ACK_DUE
+        self._due &= ~due
+        behind = 1 if due == KEEPALIVE_DUE else 0
+        # The bits of a selective ack count from the ack, so one that is moved back carries none.
+        mask = self.receiving.selective_ack_mask() if self.receiving.early and not behind else 0
+        self.advertised_bytes = self.receiving.window_bytes
+        header = encode_header(
+            ST_STATE,
+            self.send_id,
+            now_us,
+            self.sending.delay.reply_us,
+            self.advertised_bytes,
+            sequence,
+            self.receiving.next_sequence - 1 - behind,
+            SELECTIVE_ACK if mask else 0,
+        )
+        if mask:
+            header += encode_selective_ack(mask)
+        return self._give_control(due, header, now_us)
+
+    def _header(self, kind: int, sequence: int, now_us: int) -> bytes:
+        """The header of a packet that carries the newest ack and window."""
+        self.advertised_bytes = self.receiving.window_bytes
+        return encode_header(
+            kind,
+            self.send_id,
+            now_us,
+            self.sending.delay.reply_us,
+            self.advertised_bytes,
+            sequence,
+            self.receiving.next_sequence - 1,
+        )
+
+    def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, now_us: int) -> Batch:
+        """A batch with data; its ack makes a pending one needless, unless a gap has to be told as well."""
+        due = 0
+        if not self.receiving.early:
+            due = self._due & ACK_DUE
+            self._due &= ~(ACK_DUE | KEEPALIVE_DUE)
+        self._last = (due, run, index)
+        self._last_sent_us = now_us
+        self.segments_sent += count
+        return Batch(self.address, buffers, count, HEADER_BYTES + min(run.segment_bytes, run.total_bytes))
+
+    def _give_control(self, due: int, header: bytes, now_us: int) -> Batch:
+        self._last = (due, None, -1)
+        self._last_sent_us = now_us
+        self.segments_sent += 1
+        return Batch(self.address, [header], 1, len(header))
+
+    # -- handshake --
+
+    def _send_syn(self, now_us: int) -> None:
+        self._due |= SYN_DUE
+        wait_us = self.settings.syn_timeout_us << self.syn_tries
+        self.syn_tries += 1
+        self._syn_sent_us = now_us
+        self._handshake_deadline_us = now_us + wait_us
+        self._set_deadline()
+
+    def _answered(self, sequence16: int, now_us: int) -> None:
+        """Our SYN was answered.  The SYN-ACK takes no number: the peer's first DATA carries the same one."""
+        self.receiving.next_sequence = sequence16
+        if self.syn_tries == 1:
+            self.sending.round_trip.on_sample(now_us - self._syn_sent_us)
+        # A server that speaks first waits for this STATE, and nothing would repeat it for its own sake.
+        self._due = ACK_DUE
+        self._unheard = True
+        self._repeat_state()
+        self._connected(now_us)
+
+    def _connected(self, now_us: int) -> None:
+        self._move(CONNECTED)
+        self._handshake_deadline_us = self._connect_deadline_us = NEVER_US
+        self._last_sent_us = now_us
+        self.sending.begin(now_us)
+
+    # -- data --
+
+    def _receive_data(self, kind: int, sequence: int, payloads: Sequence[bytes], payload_bytes: int) -> None:
+        receiving = self.receiving
+        self._due |= ACK_DUE
+        self._update_deadline_us = NEVER_US
+
+        # FIN: from here on nothing can follow
+        eof_sequence = self.eof_sequence
+        if eof_sequence is not None and sequence > eof_sequence:
+            return
+        if kind == ST_FIN:
+            if eof_sequence is None and sequence >= receiving.next_sequence:
+                self.eof_sequence = sequence
+                receiving.forget_behind(sequence)
+            elif sequence != eof_sequence:
+                return
+            if not payloads:
+                payloads = (b"",)
+
+        # a run in order is taken whole
+        if (
+            len(payloads) > 1
+            and sequence == receiving.next_sequence
+            and eof_sequence is None
+            and receiving.insert_run(payloads, payload_bytes)
+        ):
+            self.bytes_received += payload_bytes
+            if self._closing:
+                receiving.discard()
+            return
+
+        for payload in payloads:
+            if self.eof_sequence is not None and sequence > self.eof_sequence:
+                break
+            result = receiving.insert(sequence, payload)
+            sequence += 1
+            if result == IN_ORDER:
+                self.bytes_received += len(payload)
+                if self._closing:
+                    receiving.discard()
+            elif result == EARLY:
+                self.bytes_received += len(payload)
+                self.segments_early += 1
+            elif result == DUPLICATE:
+                if self.fin_sequence is not None:
+                    # The peer repeats what we acknowledged: libtorrent ignores STATEs numbered behind our FIN, libutp
+                    # those numbered like it, so it gets one of each.
+                    self._due |= FIN_ACK_DUE
+            elif kind == ST_FIN and sequence - 1 == self.eof_sequence:
+                self.eof_sequence = None  # there was no room for it
+
+    def _update_window(self) -> None:
+        """The application read: tell the peer if it may think that there is no room."""
+        receiving = self.receiving
+        capacity_bytes = receiving.capacity_bytes
+        if self.advertised_bytes < capacity_bytes // 4 <= receiving.window_bytes and self.state == CONNECTED:
+            self._due |= ACK_DUE
+            self._repeat_state()
+
+    def _repeat_state(self) -> None:
+        """Send the STATE that is due again, a few times, unless something shows that it arrived."""
+        self._update_backoff = 0
+        self._update_deadline_us = 0  # armed with the next deadline
+
+    # -- close --
+
+    def _finish_if_done(self, now_us: int) -> None:
+        """The application is gone: so are we, once the peer has our FIN and we have its.
+
+        The second of the two is waited for only a while: all data has arrived, and peers are known to vanish without
+        their FIN, or without acknowledging ours (libutp forgets a connection when its own FIN is acknowledged).
+        """
+        if self.state != CONNECTED:
+            return
+        if self.fin_acknowledged and self.at_eof:
+            if not (self.alone and (self.sending.losses or self.segments_early)):
+                self._close(DONE)
+            elif not self._last_ack_us:
+                # This path loses packets, maybe our last ack, and nobody will be here to repeat it.
+                self._last_ack_us = now_us
+                self._linger_deadline_us = now_us + LAST_ACK_TIMEOUTS * self.settings.close_timeout_us
+        elif self._linger_deadline_us == NEVER_US and (
+            self.fin_acknowledged or (self.at_eof and self.sending.first_unacked == self.fin_sequence)
+        ):
+            # time enough to send our own FIN twice
+            self._linger_deadline_us = now_us + max(self.settings.close_timeout_us, 3 * self.sending.timeout_us)
+
+    def _close(self, reason: int) -> None:
+        if self.state == CLOSED:
+            return
+        self._move(CLOSED)
+        self.close_reason = reason
+        self._due &= RESET_DUE | ACK_DUE | FIN_ACK_DUE
+        self.deadline_us = NEVER_US
+
+    def _move(self, state: int) -> None:
+        assert state in MOVES[self.state], f"{STATE_NAMES[self.state]} to {STATE_NAMES[state]}"
+        self.state = state
+
+    # -- timers --
+
+    def _set_deadline(self) -> None:
+        """The earliest of all timers that run."""
+        if self.state != CONNECTED:
+            self.deadline_us = (
+                NEVER_US if self.state == CLOSED else min(self._handshake_deadline_us, self._connect_deadline_us)
+            )
+            return
+        settings = self.settings
+        deadline_us = min(self._linger_deadline_us, self.sending.deadline_us)
+        if settings.keepalive_us is not None:
+            deadline_us = min(deadline_us, self._last_sent_us + settings.keepalive_us)
+        if settings.idle_timeout_us is not None:
+            deadline_us = min(deadline_us, self._last_received_us + settings.idle_timeout_us)
+        if self._update_deadline_us != NEVER_US:
+            if not self._update_deadline_us:
+                self._update_deadline_us = self._last_sent_us + self.sending.timeout_us
+            deadline_us = min(deadline_us, self._update_deadline_us)
+        self.deadline_us = deadline_us
+
+    def _handle_connected_timeout(self, now_us: int) -> None:
+        settings = self.settings
+        # one of the two FINs does not come
+        if now_us >= self._linger_deadline_us:
+            self._close(DONE)
+            return
+        if settings.idle_timeout_us is not None and now_us >= self._last_received_us + settings.idle_timeout_us:
+            self.abort(TIMED_OUT)
+            return
+        # nothing came back
+        if self.sending.handle_timeout(now_us, self._last_received_us):
+            only_fin = self._closing and self.sending.first_unacked == self.fin_sequence
+            if self.sending.timeouts >= (FIN_TIMEOUTS if only_fin else settings.maximum_timeouts):
+                self.abort(DONE if only_fin else TIMED_OUT)
+                return
+        # a STATE that matters may be lost
+        if now_us >= self._update_deadline_us > 0:
+            self._update_backoff += 1
+            self._due |= ACK_DUE
+            self._update_deadline_us = (
+                NEVER_US
+                if self._update_backoff >= STATE_REPEATS
+                else now_us + (self.sending.timeout_us << self._update_backoff)
+            )
+        # NAT bindings
+        if settings.keepalive_us is not None and now_us >= self._last_sent_us + settings.keepalive_us:
+            self._due |= KEEPALIVE_DUE

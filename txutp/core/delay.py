@@ -1,0 +1,97 @@
+"""From timestamp differences to the time that our packets waited in queues (RFC 6817 2.4.2 and section 4).
+
+A sample is "their clock at receipt minus our clock at sending": delay plus an unknown, slowly drifting offset, modulo
+2**32.  The smallest sample of the last minutes stands for the empty path; what a sample has above it is queue.
+"""
+
+from __future__ import annotations
+
+from txutp.core.sequence import MASK32, signed32
+
+SLOT_US = 60_000_000
+SLOTS = 13  # libutp's number; RFC 6817 suggests ten
+
+# The peer's base may fall by this much without us believing that its route changed (libutp, libtorrent).
+LARGEST_SHIFT_US = 10_000
+
+# No sample was taken: 0 says so, 0x7fffffff is what an old uTorrent said instead.
+NOT_A_SAMPLE = (0, 0x7FFFFFFF)
+
+
+class DelayHistory:
+    """The base delay of one direction: minima per minute, of which the smallest counts."""
+
+    __slots__ = ("_minima", "_slot_started_us", "base_us")
+
+    def __init__(self) -> None:
+        self.base_us = 0
+        self._minima: list[int] = []
+        self._slot_started_us = 0
+
+    def on_sample(self, sample_us: int, now_us: int) -> int:
+        """The queueing delay in this sample, in microseconds; a sample below the base becomes the base."""
+        minima = self._minima
+        if not minima:
+            self.base_us = sample_us
+            minima.append(sample_us)
+            self._slot_started_us = now_us
+            return 0
+
+        if now_us - self._slot_started_us > SLOT_US:
+            self._slot_started_us = now_us
+            minima.append(sample_us)
+            del minima[:-SLOTS]
+            newest = minima[-1]
+            self.base_us = (newest + min(signed32(minimum - newest) for minimum in minima)) & MASK32
+        elif signed32(sample_us - minima[-1]) < 0:
+            minima[-1] = sample_us
+
+        delay_us = signed32(sample_us - self.base_us)
+        if delay_us < 0:
+            self.base_us = sample_us
+            return 0
+        return delay_us
+
+    def shift(self, shift_us: int) -> None:
+        """Move the base and its history, because the clocks moved against each other."""
+        self.base_us = (self.base_us + shift_us) & MASK32
+        self._minima = [(minimum + shift_us) & MASK32 for minimum in self._minima]
+
+
+class PathDelay:
+    """Both directions of a path: theirs is watched only because a fall of its base betrays that the clocks drift."""
+
+    __slots__ = ("ours", "reply_us", "theirs")
+
+    def __init__(self) -> None:
+        self.ours = DelayHistory()
+        self.theirs = DelayHistory()
+        self.reply_us = 0  # what we send back as timestamp difference; 0 until their first timestamp
+
+    def on_timestamp(self, timestamp_us: int, now_us: int) -> None:
+        """Their packet says when it was sent."""
+        if not timestamp_us:
+            return
+        theirs = self.theirs
+        before_us = theirs.base_us
+        had_sample = bool(theirs._minima)
+        self.reply_us = (now_us - timestamp_us) & MASK32
+        theirs.on_sample(self.reply_us, now_us)
+        # Their base fell a little: their clock gains on ours, and our own samples rise by as much for ever.
+        if had_sample:
+            fall_us = signed32(before_us - theirs.base_us)
+            if 0 < fall_us <= LARGEST_SHIFT_US and self.ours._minima:
+                self.ours.shift(fall_us)
+
+    def on_difference(self, difference_us: int, round_trip_us: int, now_us: int) -> int | None:
+        """The queueing delay that their answer reports, at most the round trip; None if it reports none.
+
+        A delay longer than the round trip cannot be: the base is too low by the excess (libutp), so it moves up.
+        """
+        if difference_us in NOT_A_SAMPLE:
+            return None
+        delay_us = self.ours.on_sample(difference_us, now_us)
+        if delay_us > round_trip_us > 0:
+            self.ours.shift(delay_us - round_trip_us)
+            return round_trip_us
+        return delay_us

@@ -1,0 +1,332 @@
+"""How much may leave, when, and what becomes of it: the sending half of a connection with its windows and timers.
+
+The connection calls it.  ``receive_window`` and ``receive_ack`` take what the peer says; ``next_resend``, ``next_run``
+and ``next_fin`` give what may leave now; ``handle_timeout`` is called when nothing came back by ``deadline_us``.  It
+knows nothing of headers, ids or the state of the connection.
+
+Lost segments are found by acknowledgements first (``SendBuffer.detect_losses``), at the tail of what is in flight by
+one probe after two round trips (RFC 8985 7), and by the retransmission timeout in the end (RFC 6298).
+"""
+
+from __future__ import annotations
+
+from txutp.core.congestion import Controller
+from txutp.core.delay import PathDelay
+from txutp.core.packet import HEADER_BYTES
+from txutp.core.rtt import RoundTrip
+from txutp.core.sending import RUN_MAXIMUM_BYTES, RUN_MAXIMUM_SEGMENTS, Run, SendBuffer
+from txutp.core.settings import SECOND_US, Settings
+
+NEVER_US = 1 << 62
+
+PERSIST_US = SECOND_US  # first probe of a closed window (RFC 1122 4.2.2.17); doubled each time
+MAXIMUM_BACKOFF = 10
+
+# Do not cut small bursts off a large transfer: on fast paths each ack would free three segments, which would draw an
+# ack, for ever (15 times slower with no error anywhere).  Bounded by a quarter of the window and by what the
+# path carries in a millisecond, so that slow paths never see a burst because of it.
+BURST_SEGMENTS = 32
+BURST_US = 1_000
+
+
+class Flow(SendBuffer):
+    """A stream on its way to the peer, and the rules of its traffic."""
+
+    __slots__ = (
+        "_burst_segments",
+        "_duplicate_acks",
+        "_flush",
+        "_last_sent_us",
+        "_limited_sequence",
+        "_probe_due",
+        "_probed",
+        "_recovery_sequence",
+        "_resend_forced",
+        "_settings",
+        "_timer_started_us",
+        "_window_source",
+        "backoff",
+        "bytes_resent",
+        "bytes_sent",
+        "controller",
+        "delay",
+        "losses",
+        "no_delay",
+        "peer_window_bytes",
+        "queue_delay_us",
+        "round_trip",
+        "segment_bytes",
+        "segments_resent",
+        "timeouts",
+        "total_timeouts",
+    )
+
+    def __init__(self, next_sequence: int, segment_bytes: int, settings: Settings) -> None:
+        super().__init__(next_sequence)
+        self._settings = settings
+        self.segment_bytes = segment_bytes
+
+        # how much
+        self.peer_window_bytes = 0
+        self.controller: Controller | None = None  # created when connected
+        self.no_delay = False  # small writes leave at once although another small packet is in flight
+        self._flush = False  # the short segment at the end of what is unsent leaves at once
+        self._burst_segments = min(RUN_MAXIMUM_SEGMENTS, RUN_MAXIMUM_BYTES // (segment_bytes + HEADER_BYTES))
+        self._limited_sequence = next_sequence - 1  # up to here the congestion window bounded what was sent
+        self._window_source = (-1, -1)  # ack and sequence of the packet that `peer_window_bytes` is from
+
+        # what we know of the path
+        self.round_trip = RoundTrip()
+        self.delay = PathDelay()
+        self.queue_delay_us = 0  # the last sample
+
+        # loss
+        self._duplicate_acks = 0
+        self._recovery_sequence = next_sequence - 1  # the window was cut for losses up to here
+        self._resend_forced = False  # the first fast retransmit does not wait for the window
+        self._probe_due = False
+        self._probed = False  # a tail probe left since the last progress
+        self.timeouts = 0  # in a row, without a sign of life; too many end the connection
+        self.backoff = 0  # doublings of the timeout
+        self._timer_started_us = 0  # the retransmission timer
+        self._last_sent_us = 0  # new data
+
+        # counters
+        self.bytes_sent = 0  # payload, first transmissions
+        self.bytes_resent = 0
+        self.segments_resent = 0
+        self.losses = 0  # how often something was found lost, by acks or by time
+        self.total_timeouts = 0
+
+    # -- questions --
+
+    @property
+    def burst_bytes(self) -> int:
+        """How much data one batch carries at most."""
+        return self._burst_segments * self.segment_bytes
+
+    @property
+    def timeout_us(self) -> int:
+        """The retransmission timeout as it stands."""
+        settings = self._settings
+        return self.round_trip.timeout_us(settings.minimum_timeout_us, settings.maximum_timeout_us, self.backoff)
+
+    @property
+    def deadline_us(self) -> int:
+        """When something has to be done if nothing comes back."""
+        if self.outstanding:
+            return min(self._probe_deadline_us, self._timer_started_us + self.timeout_us)
+        if self._persisting:
+            return self._timer_started_us + self._persist_us
+        return NEVER_US
+
+    @property
+    def _probe_deadline_us(self) -> int:
+        """When the tail of what is in flight is probed: once between two acks, and never in back-off."""
+        if self._probed or self.backoff or not self.round_trip.smoothed_us:
+            return NEVER_US
+        return max(self._timer_started_us, self._last_sent_us) + self.round_trip.probe_timeout_us()
+
+    @property
+    def _persisting(self) -> bool:
+        """Data waits, nothing is in flight, and the peer's window is too small for a segment."""
+        return (
+            self.unsent_bytes > 0
+            and not self.outstanding
+            and self.peer_window_bytes < min(self.segment_bytes, self.unsent_bytes)
+        )
+
+    @property
+    def _persist_us(self) -> int:
+        return max(self.timeout_us, min(PERSIST_US << self.backoff, self._settings.maximum_timeout_us))
+
+    # -- verbs --
+
+    def begin(self, now_us: int) -> None:
+        """The connection is up."""
+        settings = self._settings
+        self._timer_started_us = now_us
+        self._limited_sequence = self._recovery_sequence = self.next_sequence - 1
+        self.controller = settings.congestion(
+            segment_bytes=self.segment_bytes, target_delay_us=settings.target_delay_us
+        )
+
+    def flush(self) -> None:
+        """Let what was written so far leave in a short packet, although another one is in flight."""
+        self._flush = self.unsent_bytes > 0
+
+    # -- what the peer says --
+
+    def receive_window(self, ack: int, sequence: int, window_bytes: int) -> bool:
+        """Take the peer's window from the newest packet only; gives whether it changed."""
+        if (ack, sequence) < self._window_source:
+            return False
+        self._window_source = (ack, sequence)
+        before_bytes = self.peer_window_bytes
+        self.peer_window_bytes = window_bytes
+        if self.backoff and before_bytes < self.segment_bytes <= window_bytes and self.runs:
+            # The window opens: what was sent into the closed one was dropped there.
+            self.give_up_all()
+            self.backoff = 0
+        return window_bytes != before_bytes
+
+    def receive_ack(self, ack: int, selective: int, difference_us: int, pure_ack: bool, now_us: int) -> None:
+        """Take an ack that is known to be in range; ``pure_ack`` if the packet said nothing else."""
+        controller = self.controller
+        round_trip = self.round_trip
+        assert controller is not None
+
+        # what arrived
+        limited = self.first_unacked <= self._limited_sequence
+        progress, acked_bytes, sample_us = self.acknowledge(ack, selective, now_us, round_trip.minimum_us)
+        if sample_us >= 0:
+            round_trip.on_sample(sample_us)
+        if progress:
+            self._timer_started_us = now_us
+            self.timeouts = self.backoff = 0
+            self._probed = False
+            self._duplicate_acks = 0
+        elif pure_ack and ack == self.first_unacked - 1 and self.outstanding:
+            # RFC 5681 section 2; a selective ack that says nothing new is one too
+            self._duplicate_acks += 1
+
+        # how long it took
+        if acked_bytes:
+            delay_us = self.delay.on_difference(difference_us, max(sample_us, 0), now_us)
+            if delay_us is not None:
+                self.queue_delay_us = delay_us
+            controller.on_ack(now_us, acked_bytes, delay_us, round_trip, limited)
+
+        # what did not arrive
+        highest = self.detect_losses(ack, selective, self._duplicate_acks, round_trip.reordering_window_us())
+        if highest >= 0:
+            self.losses += 1
+        if highest > self._recovery_sequence:
+            controller.on_loss(now_us)
+            self._recovery_sequence = self.next_sequence - 1
+            self._resend_forced = True
+
+    def handle_timeout(self, now_us: int, heard_us: int) -> bool:
+        """Nothing came back in time; gives whether that happened because of a silent peer.
+
+        ``heard_us`` is when the peer last said anything at all: one that answers and has no room is not gone.
+        """
+        if not self.outstanding:
+            return False
+        if now_us < self._timer_started_us + self.timeout_us:
+            if now_us >= self._probe_deadline_us:
+                self._probed = self._probe_due = True
+                self._timer_started_us = now_us
+            return False
+        if self.lost_segments and not self.flight_bytes:
+            # Our own socket takes nothing; that says nothing of the path.
+            self._timer_started_us = now_us
+            return False
+
+        peer_is_full = self.peer_window_bytes < self.segment_bytes and heard_us >= self._timer_started_us
+        if not peer_is_full:
+            self.timeouts += 1
+            self.total_timeouts += 1
+            self.losses += 1
+            if self.flight_bytes:
+                assert self.controller is not None
+                self.controller.on_timeout(now_us)
+        # RFC 6298 5.4 to 5.6: the oldest again, everything else as the window allows
+        self.give_up_all()
+        self.backoff = min(self.backoff + 1, MAXIMUM_BACKOFF)
+        self._timer_started_us = now_us
+        self._recovery_sequence = self.next_sequence - 1
+        return not peer_is_full
+
+    # -- what may leave --
+
+    def next_resend(self, now_us: int) -> tuple[Run, int] | None:
+        """One lost segment, or the tail probe; it counts as sent again."""
+        lost = self.next_lost()
+        if self._probe_due:
+            self._probe_due = False
+            lost = lost or self.newest_unacked()
+        elif lost is not None and self.flight_bytes and not self._resend_forced:
+            assert self.controller is not None
+            if self.flight_bytes + len(lost[0].payloads[lost[1]]) > self.controller.window_bytes:
+                return None
+        if lost is None:
+            return None
+        self._resend_forced = False
+        run, index = lost
+        self.resend(run, index, now_us)
+        self.segments_resent += 1
+        self.bytes_resent += len(run.payloads[index])
+        return lost
+
+    def next_run(self, now_us: int, flush: bool) -> Run | None:
+        """New data, as much as windows and kernel take in one go; with ``flush`` the last segment may be short."""
+        unsent_bytes = self.unsent_bytes
+        if not unsent_bytes:
+            return None
+        total_bytes = self._allowed_bytes(unsent_bytes, flush or self._flush or self.no_delay)
+        if not total_bytes:
+            if not self._persisting or now_us < self._timer_started_us + self._persist_us:
+                return None
+            total_bytes = min(max(self.peer_window_bytes, 1), unsent_bytes, self.segment_bytes)
+            self.backoff = min(self.backoff + 1, MAXIMUM_BACKOFF)
+
+        self._on_new(now_us)
+        if total_bytes == unsent_bytes:
+            self._flush = False
+        self.bytes_sent += total_bytes
+        return self.take_run(total_bytes, self.segment_bytes, now_us)
+
+    def next_fin(self, now_us: int) -> Run:
+        """Our FIN; the connection knows that it is time for it."""
+        self._on_new(now_us)
+        return self.take_fin(now_us)
+
+    def refuse(self, run: Run, index: int, accepted: int) -> None:
+        """The socket took only ``accepted`` segments of what was given last: the others were never sent."""
+        if index >= 0:
+            self.unresend(run, index)
+            self.segments_resent -= 1
+            self.bytes_resent -= len(run.payloads[index])
+            return
+        before_bytes = self.unsent_bytes
+        self.untake(accepted)
+        self.bytes_sent -= self.unsent_bytes - before_bytes
+
+    def _on_new(self, now_us: int) -> None:
+        if not self.outstanding:
+            self._timer_started_us = now_us
+        self._last_sent_us = now_us
+
+    def _allowed_bytes(self, unsent_bytes: int, flush: bool) -> int:
+        """How much new data may leave now."""
+        segment_bytes = self.segment_bytes
+        flight_bytes = self.flight_bytes
+        assert self.controller is not None
+        window_bytes = self.controller.window_bytes
+        by_congestion = window_bytes - flight_bytes
+        room = min(
+            by_congestion,
+            self.peer_window_bytes - flight_bytes,
+            (self._settings.maximum_outstanding_packets - self.outstanding) * segment_bytes,
+            self._burst_segments * segment_bytes,
+        )
+        if by_congestion < min(segment_bytes, unsent_bytes):
+            self._limited_sequence = self.next_sequence - 1
+
+        # all that is left, with a short segment at its end: one such may be in flight (Nagle, RFC 896)
+        if unsent_bytes <= room:
+            short_bytes = unsent_bytes % segment_bytes
+            if not short_bytes or flush or self.undersized_sequence < self.first_unacked:
+                return unsent_bytes
+            return unsent_bytes - short_bytes
+
+        segments = max(room, 0) // segment_bytes
+        if segments and flight_bytes:
+            per_millisecond = window_bytes * BURST_US // (self.round_trip.smoothed_us or SECOND_US)
+            burst = min(BURST_SEGMENTS, window_bytes // (4 * segment_bytes), per_millisecond // segment_bytes)
+            if segments < burst and flight_bytes > 2 * burst * segment_bytes:
+                if room == by_congestion:
+                    self._limited_sequence = self.next_sequence - 1
+                return 0
+        return segments * segment_bytes

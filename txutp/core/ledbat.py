@@ -1,0 +1,99 @@
+"""Classic LEDBAT, as BEP 29 and RFC 6817 describe it and libutp and libtorrent run it.
+
+The window grows while our packets wait less than the target in queues, and shrinks in proportion while they wait
+longer.  Where the two references differ, the choice stands beside the line.
+"""
+
+from __future__ import annotations
+
+from txutp.core.congestion import MINIMUM_WINDOW_SEGMENTS
+from txutp.core.rtt import RoundTrip
+
+TARGET_DELAY_US = 100_000  # BEP 29; RFC 6817 allows no more
+GAIN_BYTES = 3_000  # BEP 29: at most this much growth per round trip
+CURRENT_FILTER = 3  # RFC 6817 2.4.2: the smallest of the last samples counts (libutp's number)
+INITIAL_WINDOW_SEGMENTS = 2  # RFC 6817 INIT_CWND
+SLOW_START_EXIT = 0.9  # of the target (libutp)
+
+
+class Ledbat:
+    """LEDBAT with a window floor of two segments and an exponential slow start (libtorrent's; libutp's is linear)."""
+
+    __slots__ = (
+        "_recent_us",
+        "_segment_bytes",
+        "_threshold_bytes",
+        "_window",
+        "slow_start",
+        "target_delay_us",
+    )
+
+    def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
+        self.target_delay_us = TARGET_DELAY_US if target_delay_us is None else target_delay_us
+        self.slow_start = True
+        self._segment_bytes = segment_bytes
+        self._window = float(INITIAL_WINDOW_SEGMENTS * segment_bytes)
+        self._threshold_bytes = float("inf")
+        self._recent_us: list[int] = []
+
+    @property
+    def window_bytes(self) -> int:
+        return int(self._window)
+
+    def on_ack(
+        self,
+        now_us: int,
+        acked_bytes: int,
+        queue_delay_us: int | None,
+        round_trip: RoundTrip,
+        window_limited: bool,
+    ) -> None:
+        if queue_delay_us is None:
+            return
+        recent = self._recent_us
+        recent.append(queue_delay_us)
+        if len(recent) > CURRENT_FILTER:
+            del recent[0]
+        delay_us = min(recent)
+
+        window = self._window
+        change = window_change(acked_bytes, window, delay_us, self.target_delay_us)
+        if change > 0 and not window_limited:
+            # RFC 6817 2.4.2: what was never tried is not known to be free
+            return
+
+        if self.slow_start:
+            if delay_us > SLOW_START_EXIT * self.target_delay_us:
+                self.slow_start = False
+                self._threshold_bytes = window
+            elif window + acked_bytes > self._threshold_bytes:
+                self.slow_start = False
+            else:
+                change = max(change, acked_bytes)
+        self._set_window(window + change)
+
+    def on_loss(self, now_us: int) -> None:
+        # RFC 6817 2.4.2: halve, at most once per round trip
+        self._set_window(self._window / 2)
+        self._threshold_bytes = self._window
+        self.slow_start = False
+
+    def on_timeout(self, now_us: int) -> None:
+        # RFC 6817 2.4.2: one segment; slow start again up to half of what was in use (RFC 5681 3.1)
+        self._threshold_bytes = max(self._window / 2, MINIMUM_WINDOW_SEGMENTS * self._segment_bytes)
+        self._window = float(self._segment_bytes)
+        self.slow_start = True
+
+    def _set_window(self, window: float) -> None:
+        self._window = max(window, float(MINIMUM_WINDOW_SEGMENTS * self._segment_bytes))
+
+
+def window_change(acked_bytes: int, window: float, delay_us: int, target_delay_us: int) -> float:
+    """By how many bytes LEDBAT moves the window for one acknowledgement (BEP 29; RFC 6817 2.4.2).
+
+    A queue far above the target takes at most half a window per round trip, as LEDBAT++ has it: BEP 29 sets no bound,
+    and with a target of 100 ms one second of queue would otherwise empty any window in one round trip.
+    """
+    window_factor = min(acked_bytes, window) / max(acked_bytes, window)
+    per_round_trip = GAIN_BYTES * (target_delay_us - delay_us) / target_delay_us
+    return window_factor * max(per_round_trip, -window / 2)

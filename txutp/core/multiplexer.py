@@ -1,0 +1,466 @@
+"""Many connections behind one UDP port.
+
+Who calls it
+    The shell, with what the socket gave (``receive``) and when time has come (``handle_timeouts``); it finds in
+    ``touched`` which connections then want attention.
+
+What flows through
+    A datagram, or a run of equally long ones as the kernel joins them, goes to its connection by remote address and
+    connection id.  SYNs become connections within limits.  Packets for nobody are answered sparingly, with an ack if
+    we still remember the connection, else with a RESET; what is not uTP at all is given back to the caller.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from struct import Struct
+
+from txutp.core.batch import Address, Batch
+from txutp.core.connection import CONNECTED, DONE, SYN_RECEIVED, Connection
+from txutp.core.flow import NEVER_US
+from txutp.core.packet import (
+    HEADER,
+    HEADER_BYTES,
+    HIGH_BYTES,
+    LOW_BYTES,
+    ST_DATA,
+    ST_RESET,
+    ST_STATE,
+    ST_SYN,
+    VERSION,
+    HeaderBlock,
+    encode_header,
+    is_utp_untrusted,
+    parse_extensions_untrusted,
+)
+from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
+from txutp.core.sequence import MASK16
+from txutp.core.settings import IPV4_DATAGRAM_BYTES, IPV6_DATAGRAM_BYTES, SECOND_US, Settings
+from txutp.core.stats import PortCounters
+
+# libutp keeps ids in 32 bits without masking, so it never finds a connection whose id is one above this one.
+FORBIDDEN_ID = 0xFFFF
+
+DATA_BYTE = bytes((ST_DATA << 4 | VERSION,))
+MAXIMUM_TOMBSTONES = 10_000
+
+
+class ConnectionRefused(Exception):
+    """No further connection is allowed; the text says which limit was reached."""
+
+
+class Multiplexer:
+    """The connections of one UDP port, by remote address and id."""
+
+    def __init__(self, settings: Settings, random_bytes: Callable[[int], bytes]) -> None:
+        self.settings = settings
+        self.listening = False  # whether SYNs are welcome
+        self.counters = PortCounters()
+        self.touched: list[Connection] = []  # to be settled; each at most once
+        self.replies: deque[Batch] = deque(maxlen=1_000)  # single packets for those who have no connection
+        self._random_bytes = random_bytes
+        self._headers = HeaderBlock(RUN_MAXIMUM_SEGMENTS)
+        self._connections: dict[tuple[Address, int], Connection] = {}
+        self._half_open: dict[Connection, None] = {}  # in order of age
+        self._per_host: dict[str, int] = {}
+        self._half_open_per_host: dict[str, int] = {}
+        self._tombstones: dict[tuple[Address, int], Tombstone] = {}  # in order of age
+        self._deadlines: list[tuple[int, int, Connection]] = []  # a heap; entries may be out of date
+        self._serial = 0  # makes heap entries comparable
+        self._reset_second = -1
+        self._resets_left = 0
+
+    # -- questions --
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._connections.values()))
+
+    @property
+    def half_open(self) -> int:
+        """Incoming connections that did not prove their source yet."""
+        return len(self._half_open)
+
+    def next_deadline_us(self) -> int | None:
+        """When ``handle_timeouts`` wants to be called; None without any timer."""
+        deadlines = self._deadlines
+        while deadlines:
+            deadline_us, _, connection = deadlines[0]
+            if connection.scheduled_us == deadline_us and connection.deadline_us < NEVER_US:
+                return deadline_us
+            heapq.heappop(deadlines)
+            if connection.scheduled_us == deadline_us:
+                connection.scheduled_us = NEVER_US
+        return None
+
+    def sender_of(self, datagram: bytes, address: Address) -> Connection | None:
+        """Which connection sent a datagram that begins like this to an address."""
+        if not is_utp_untrusted(datagram):
+            return None
+        return self._by_either_id(address, datagram[2] << 8 | datagram[3])
+
+    # -- out --
+
+    def connect(self, address: Address, now_us: int, timeout_us: int | None = None) -> Connection:
+        """A new connection as initiator, in SYN_SENT; raises ``ConnectionRefused`` beyond the limits."""
+        self._check_limits(address[0])
+        receive_id = self._fresh_id(address)
+        connection = self._new(address, receive_id, receive_id + 1 & MASK16)
+        self._register(connection)
+        connection.open(now_us, self.settings.connect_timeout_us if timeout_us is None else timeout_us)
+        self.touch(connection)
+        return connection
+
+    # -- in --
+
+    def receive(self, data: bytes, stride: int, address: Address, now_us: int) -> list[bytes] | None:
+        """Datagrams from one address: one, or (``stride`` not 0) several of ``stride`` bytes, the last maybe shorter.
+
+        Gives back those that are not uTP, None if there are none.  Never raises, whatever they hold.
+        """
+        total_bytes = len(data)
+        counters = self.counters
+        counters.bytes_received += total_bytes
+        if not stride or stride >= total_bytes:
+            counters.datagrams_received += 1
+            if self._receive_datagram(data, address, now_us):
+                return None
+            counters.foreign += 1
+            return [data]
+
+        count = -(-total_bytes // stride)
+        counters.datagrams_received += count
+        if self._receive_run(data, stride, count, address, now_us):
+            return None
+        foreign = [
+            datagram
+            for datagram in (data[start : start + stride] for start in range(0, total_bytes, stride))
+            if not self._receive_datagram(datagram, address, now_us)
+        ]
+        counters.foreign += len(foreign)
+        return foreign or None
+
+    def _receive_run(self, data: bytes, stride: int, count: int, address: Address, now_us: int) -> bool:
+        """Take datagrams together if they are DATA of one connection in order; changes nothing if they are not.
+
+        Six strided comparisons check all headers (0.1 us a segment, one by one 0.6).  Ack, window and timestamps are
+        taken from the last header; the others say the same, only earlier.
+        """
+        if stride <= HEADER_BYTES or len(data) - (count - 1) * stride <= HEADER_BYTES:
+            return False
+        connection_id = data[2] << 8 | data[3]
+        connection = self._connections.get((address, connection_id))
+        if connection is None or connection.state != CONNECTED:
+            return False
+        first = data[16] << 8 | data[17]
+        if (
+            data[::stride] != DATA_BYTE * count
+            or data[1::stride] != bytes(count)
+            or data[2::stride] != data[2:3] * count
+            or data[3::stride] != data[3:4] * count
+            or data[16::stride] != HIGH_BYTES[first : first + count]
+            or data[17::stride] != LOW_BYTES[first : first + count]
+        ):
+            return False
+        whole = len(data) // stride
+        payloads = payload_struct(stride - HEADER_BYTES, whole).unpack_from(data)
+        if whole < count:
+            payloads += (data[whole * stride + HEADER_BYTES :],)
+        _, _, _, timestamp_us, difference_us, window_bytes, _, ack = HEADER.unpack_from(data, (count - 1) * stride)
+        connection.receive(
+            ST_DATA,
+            first,
+            ack,
+            window_bytes,
+            timestamp_us,
+            difference_us,
+            None,
+            payloads,
+            len(data) - count * HEADER_BYTES,
+            now_us,
+        )
+        self.touch(connection)
+        return True
+
+    def _receive_datagram(self, data: bytes, address: Address, now_us: int) -> bool:
+        """One datagram; gives whether it was uTP."""
+        if not is_utp_untrusted(data):
+            return False
+        type_version, extension, connection_id, timestamp_us, difference_us, window_bytes, sequence, ack = (
+            HEADER.unpack_from(data)
+        )
+        # the whole datagram is parsed before anything changes
+        offset = HEADER_BYTES
+        selective = None
+        if extension:
+            offset, selective = parse_extensions_untrusted(data, extension)
+            if offset < 0:
+                self.counters.dropped_malformed += 1
+                return True
+
+        kind = type_version >> 4
+        if kind == ST_SYN:
+            self._receive_syn(address, connection_id, sequence, timestamp_us, now_us)
+            return True
+        if kind == ST_RESET:
+            self._receive_reset(address, connection_id, ack, now_us)
+            return True
+        connection = self._connections.get((address, connection_id))
+        if connection is None:
+            self._receive_unknown(kind, address, connection_id, sequence, now_us)
+            return True
+        payload = data[offset:]
+        was_half_open = connection.state == SYN_RECEIVED
+        connection.receive(
+            kind,
+            sequence,
+            ack,
+            window_bytes,
+            timestamp_us,
+            difference_us,
+            selective,
+            (payload,) if kind == ST_DATA or (payload and kind != ST_STATE) else (),
+            len(payload),
+            now_us,
+        )
+        if was_half_open and connection.state != SYN_RECEIVED:
+            self._drop_half_open(connection)
+        self.touch(connection)
+        return True
+
+    def _receive_syn(self, address: Address, connection_id: int, sequence: int, timestamp_us: int, now_us: int) -> None:
+        """Somebody wants a connection; they will send to ``connection_id + 1``."""
+        receive_id = connection_id + 1 & MASK16
+        known = self._connections.get((address, receive_id))
+        if known is not None:
+            if known.initiator:
+                return
+            if known.syn_sequence == sequence:
+                known.answer_again()
+                self.touch(known)
+                return
+            if known.state != SYN_RECEIVED:
+                return
+            # The same peer, started again: the connection that it forgot was never confirmed.
+            self._remove(known)
+            known.fail(DONE)
+
+        host = address[0]
+        if not self.listening:
+            self.counters.syns_refused += 1
+            self._reset(address, connection_id, sequence, now_us)
+            return
+        try:
+            self._check_limits(host)
+        except ConnectionRefused:
+            self.counters.syns_refused += 1
+            return
+        if self._half_open_per_host.get(host, 0) >= self.settings.maximum_half_open_per_address:
+            self.counters.syns_refused += 1
+            return
+        if len(self._half_open) >= self.settings.maximum_half_open:
+            oldest = next(iter(self._half_open))
+            self._remove(oldest)
+            oldest.fail(DONE)
+            self.counters.half_open_evicted += 1
+
+        self._tombstones.pop((address, receive_id), None)
+        connection = self._new(address, receive_id, connection_id)
+        self._register(connection)
+        self._half_open[connection] = None
+        self._half_open_per_host[host] = self._half_open_per_host.get(host, 0) + 1
+        connection.answer(sequence, timestamp_us, now_us)
+        self.touch(connection)
+
+    def _receive_reset(self, address: Address, connection_id: int, ack: int, now_us: int) -> None:
+        """A RESET names the connection by either id: libutp echoes ours, others use the one we listen on."""
+        connection = self._by_either_id(address, connection_id)
+        if connection is not None:
+            connection.receive_reset(ack, now_us)
+            self.touch(connection)
+
+    def _receive_unknown(self, kind: int, address: Address, connection_id: int, sequence: int, now_us: int) -> None:
+        """A packet for no connection: one of the past is acknowledged once more, others learn that nobody is here."""
+        self.counters.dropped_unknown += 1
+        tombstone = self._tombstones.get((address, connection_id))
+        if tombstone is not None and now_us < tombstone.expires_us:
+            is_new = 0 < (sequence - tombstone.ack & MASK16) < 0x8000
+            if kind == ST_DATA and is_new:
+                # It writes on, and nobody will ever read that: better it knows.
+                self._reset(address, connection_id, sequence, now_us)
+            elif kind != ST_STATE:
+                # its FIN may come only now, behind what we know
+                if is_new:
+                    tombstone.ack = sequence
+                # numbered behind our FIN and like it, see Connection._receive_data
+                for number in (tombstone.sequence, tombstone.sequence - 1):
+                    header = encode_header(
+                        ST_STATE,
+                        tombstone.send_id,
+                        now_us,
+                        0,
+                        self.settings.receive_buffer_bytes,
+                        number,
+                        tombstone.ack,
+                    )
+                    self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
+            return
+        self._reset(address, connection_id, sequence, now_us)
+
+    def _reset(self, address: Address, connection_id: int, sequence: int, now_us: int) -> None:
+        """A RESET to an unknown sender, no longer than what it sent, a limited number each second."""
+        second = now_us // SECOND_US
+        if second != self._reset_second:
+            self._reset_second = second
+            self._resets_left = self.settings.resets_per_second
+        if self._resets_left <= 0:
+            return
+        self._resets_left -= 1
+        self.counters.resets_sent += 1
+        header = encode_header(
+            ST_RESET, connection_id, now_us, 0, 0, int.from_bytes(self._random_bytes(2), "big"), sequence
+        )
+        self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
+
+    # -- time and attention --
+
+    def touch(self, connection: Connection) -> None:
+        """Note that a connection wants to be settled."""
+        if not connection.touched:
+            connection.touched = True
+            self.touched.append(connection)
+
+    def handle_timeouts(self, now_us: int) -> None:
+        """Wake every connection whose deadline has passed."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= now_us:
+            deadline_us, _, connection = heapq.heappop(deadlines)
+            if connection.scheduled_us != deadline_us:
+                continue
+            connection.scheduled_us = NEVER_US
+            if connection.deadline_us <= now_us:
+                connection.handle_timeout(now_us)
+                if connection.wants_fresh_id:
+                    self._rekey(connection)
+                self.touch(connection)
+            else:
+                self.schedule(connection)
+
+    def schedule(self, connection: Connection) -> None:
+        """Note a connection's deadline.  A later one than noted costs nothing: it is looked up when that one comes."""
+        deadline_us = connection.deadline_us
+        if deadline_us < connection.scheduled_us:
+            connection.scheduled_us = deadline_us
+            self._serial += 1
+            heapq.heappush(self._deadlines, (deadline_us, self._serial, connection))
+
+    def forget(self, connection: Connection, now_us: int) -> None:
+        """A closed connection goes; for a while its late packets are answered as if it were still there."""
+        if self._connections.get((connection.address, connection.receive_id)) is not connection:
+            return
+        was_confirmed = connection not in self._half_open
+        self._remove(connection)
+        settings = self.settings
+        if connection.close_reason == DONE and was_confirmed and settings.tombstone_us:
+            tombstones = self._tombstones
+            while tombstones:
+                oldest = next(iter(tombstones))
+                if tombstones[oldest].expires_us > now_us and len(tombstones) < MAXIMUM_TOMBSTONES:
+                    break
+                del tombstones[oldest]
+            tombstones[connection.address, connection.receive_id] = Tombstone(
+                connection, now_us + settings.tombstone_us
+            )
+
+    # -- tables --
+
+    def _by_either_id(self, address: Address, connection_id: int) -> Connection | None:
+        """The connection that listens on an id, or sends to it; the two are neighbours."""
+        for step in (0, -1, 1):
+            connection = self._connections.get((address, connection_id + step & MASK16))
+            if connection is not None and connection_id in (connection.receive_id, connection.send_id):
+                return connection
+        return None
+
+    def _check_limits(self, host: str) -> None:
+        settings = self.settings
+        if len(self._connections) >= settings.maximum_connections:
+            raise ConnectionRefused(f"maximum_connections is {settings.maximum_connections}")
+        if self._per_host.get(host, 0) >= settings.maximum_connections_per_address:
+            raise ConnectionRefused(f"maximum_connections_per_address is {settings.maximum_connections_per_address}")
+
+    def _new(self, address: Address, receive_id: int, send_id: int) -> Connection:
+        datagram_bytes = self.settings.maximum_datagram_bytes
+        if datagram_bytes is None:
+            datagram_bytes = IPV6_DATAGRAM_BYTES if ":" in address[0] else IPV4_DATAGRAM_BYTES
+        return Connection(
+            address,
+            receive_id,
+            send_id,
+            int.from_bytes(self._random_bytes(2), "big"),
+            self.settings,
+            self._headers,
+            datagram_bytes - HEADER_BYTES,
+        )
+
+    def _fresh_id(self, address: Address) -> int:
+        """A random id that cannot be mistaken for one of another connection to the same address."""
+        connections = self._connections
+        for _ in range(1_000):
+            candidate = int.from_bytes(self._random_bytes(2), "big")
+            if candidate != FORBIDDEN_ID and not any(
+                (address, candidate + step & MASK16) in connections for step in (-2, -1, 0, 1, 2)
+            ):
+                return candidate
+        raise ConnectionRefused(f"no connection id is left for {address}")
+
+    def _register(self, connection: Connection) -> None:
+        self._connections[connection.address, connection.receive_id] = connection
+        host = connection.address[0]
+        self._per_host[host] = self._per_host.get(host, 0) + 1
+
+    def _remove(self, connection: Connection) -> None:
+        del self._connections[connection.address, connection.receive_id]
+        decrease(self._per_host, connection.address[0])
+        self._drop_half_open(connection)
+
+    def _drop_half_open(self, connection: Connection) -> None:
+        if connection in self._half_open:
+            del self._half_open[connection]
+            decrease(self._half_open_per_host, connection.address[0])
+
+    def _rekey(self, connection: Connection) -> None:
+        del self._connections[connection.address, connection.receive_id]
+        connection.reopen(self._fresh_id(connection.address), int.from_bytes(self._random_bytes(2), "big"))
+        self._connections[connection.address, connection.receive_id] = connection
+
+
+class Tombstone:
+    """What is left of a connection that ended well, to answer its late packets."""
+
+    __slots__ = ("ack", "expires_us", "send_id", "sequence")
+
+    def __init__(self, connection: Connection, expires_us: int) -> None:
+        self.send_id = connection.send_id
+        self.sequence = connection.sending.next_sequence
+        self.ack = connection.receiving.next_sequence - 1 & MASK16
+        self.expires_us = expires_us
+
+
+def decrease(counts: dict[str, int], host: str) -> None:
+    """Take one from a count; a count of nothing is not kept."""
+    if counts[host] == 1:
+        del counts[host]
+    else:
+        counts[host] -= 1
+
+
+@lru_cache(maxsize=256)
+def payload_struct(payload_bytes: int, count: int) -> Struct:
+    """Takes the payloads out of a run in one call.  The peer chooses both numbers, so the cache is bounded."""
+    return Struct(f"{HEADER_BYTES}x{payload_bytes}s" * count)

@@ -1,0 +1,174 @@
+"""The bytes of a uTP datagram (BEP 29), nothing of its meaning.
+
+The multiplexer unpacks headers in place and hands the fields on as arguments, because an object per packet costs more
+than everything else that happens to it.  ``Packet`` is the readable form, for tests, traces and the command line.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+ST_DATA, ST_FIN, ST_STATE, ST_RESET, ST_SYN = range(5)
+NAMES = ("DATA", "FIN", "STATE", "RESET", "SYN")
+
+VERSION = 1
+NO_EXTENSION = 0
+SELECTIVE_ACK = 1
+
+# type and version, first extension, connection id, timestamp, timestamp difference, window, sequence, ack
+HEADER = Struct(">BBHIIIHH")
+HEADER_BYTES = HEADER.size
+
+# An extension's length is one byte, and BEP 29 wants selective acks in multiples of four.
+SELECTIVE_ACK_MAXIMUM_BYTES = 252
+
+# The high and the low byte of every sequence number, a little past the wrap: ``LOW_BYTES[n : n + count]`` are the low
+# bytes of a whole run.  With them a run of headers is written, or checked, by a few strided slices.
+LOW_BYTES = bytes(range(256)) * 257
+HIGH_BYTES = b"".join(bytes([high]) * 256 for high in range(256)) + bytes(256)
+
+MALFORMED = (-1, None)
+
+
+class HeaderBlock:
+    """Memory for the headers of one run, used again for each: the next ``fill`` overwrites what the last one gave."""
+
+    __slots__ = ("_block", "_views")
+
+    def __init__(self, segments: int) -> None:
+        self._block = bytearray(segments * HEADER_BYTES)
+        block = memoryview(self._block)
+        self._views = [block[at : at + HEADER_BYTES] for at in range(0, len(block), HEADER_BYTES)]
+
+    def fill(self, header: bytes, first_sequence: int, count: int) -> list[memoryview]:
+        """``count`` copies of ``header`` that differ in their sequence number only, one view each.
+
+        Two strided stores write all sequence numbers: 0.18 us a segment, packing one by one takes 0.30.
+        """
+        end = count * HEADER_BYTES
+        first = first_sequence & 0xFFFF
+        block = self._block
+        block[:end] = header * count
+        block[16:end:HEADER_BYTES] = HIGH_BYTES[first : first + count]
+        block[17:end:HEADER_BYTES] = LOW_BYTES[first : first + count]
+        return self._views[:count]
+
+
+def encode_header(
+    kind: int,
+    connection_id: int,
+    timestamp_us: int,
+    difference_us: int,
+    window_bytes: int,
+    sequence: int,
+    ack: int,
+    extension: int = NO_EXTENSION,
+) -> bytes:
+    """Twenty bytes; ``sequence`` and ``ack`` may be unwrapped."""
+    return HEADER.pack(
+        kind << 4 | VERSION,
+        extension,
+        connection_id,
+        # BEP 29 has no "none" here, but several peers read 0 as "no timestamp".
+        timestamp_us & 0xFFFFFFFF or 1,
+        difference_us,
+        window_bytes,
+        sequence & 0xFFFF,
+        ack & 0xFFFF,
+    )
+
+
+def encode_selective_ack(mask: int) -> bytes:
+    """The extension for a mask whose bit ``i`` stands for ``ack + 2 + i`` (BEP 29), last in its chain."""
+    body_bytes = min((mask.bit_length() + 31) // 32 * 4 or 4, SELECTIVE_ACK_MAXIMUM_BYTES)
+    mask &= (1 << body_bytes * 8) - 1
+    return bytes((NO_EXTENSION, body_bytes)) + mask.to_bytes(body_bytes, "little")
+
+
+def parse_extensions_untrusted(data: bytes, extension: int) -> tuple[int, int | None]:
+    """Walk the whole chain that starts behind the header: ``(payload offset, selective ack mask or None)``.
+
+    Unknown extensions are skipped.  A chain that runs past the datagram gives ``MALFORMED``; the caller drops the
+    datagram before it has changed anything.
+    """
+    offset = HEADER_BYTES
+    end = len(data)
+    mask: int | None = None
+    while extension:
+        body = offset + 2
+        if body > end:
+            return MALFORMED
+        following, length = data[offset], data[offset + 1]
+        offset = body + length
+        if offset > end:
+            return MALFORMED
+        if extension == SELECTIVE_ACK:
+            mask = int.from_bytes(data[body:offset], "little")
+        extension = following
+    return offset, mask
+
+
+class Packet(NamedTuple):
+    """One datagram, to be read by people; the field names are those of Wireshark's ``bt-utp`` dissector."""
+
+    type: int
+    connection_id: int
+    timestamp_us: int
+    timestamp_diff_us: int
+    wnd_size: int
+    seq_nr: int
+    ack_nr: int
+    selective_ack: int | None = None
+    data: bytes = b""
+
+    def __repr__(self) -> str:
+        sack = "" if self.selective_ack is None else f" sack={self.selective_ack:b}"
+        data = f" +{len(self.data)}" if self.data else ""
+        return (
+            f"<{NAMES[self.type]} id={self.connection_id} seq={self.seq_nr} ack={self.ack_nr}"
+            f" wnd={self.wnd_size}{sack}{data}>"
+        )
+
+    def encode(self) -> bytes:
+        """The datagram; what ``parse_untrusted`` gives for it is equal to this packet."""
+        has_mask = self.selective_ack is not None
+        header = HEADER.pack(
+            self.type << 4 | VERSION,
+            SELECTIVE_ACK if has_mask else NO_EXTENSION,
+            self.connection_id,
+            self.timestamp_us,
+            self.timestamp_diff_us,
+            self.wnd_size,
+            self.seq_nr,
+            self.ack_nr,
+        )
+        extension = b"" if self.selective_ack is None else encode_selective_ack(self.selective_ack)
+        return header + extension + self.data
+
+
+def parse_untrusted(data: bytes) -> Packet | None:
+    """The packet in a datagram, or None if the datagram is not uTP or is malformed."""
+    if not is_utp_untrusted(data):
+        return None
+    type_version, extension, connection_id, *rest = HEADER.unpack_from(data)
+    offset, mask = parse_extensions_untrusted(data, extension)
+    if offset < 0:
+        return None
+    timestamp_us, difference_us, window_bytes, sequence, ack = rest
+    return Packet(
+        type_version >> 4,
+        connection_id,
+        timestamp_us,
+        difference_us,
+        window_bytes,
+        sequence,
+        ack,
+        mask,
+        bytes(data[offset:]),
+    )
+
+
+def is_utp_untrusted(data: bytes) -> bool:
+    """Whether a datagram has the size, type and version of uTP; others belong to whoever shares the UDP port."""
+    return len(data) >= HEADER_BYTES and data[0] & 0x0F == VERSION and data[0] >> 4 <= ST_SYN

@@ -1,0 +1,114 @@
+"""The receiving half of a connection: segments become stream bytes in order, early ones wait within a byte limit.
+
+The connection calls it.  Three steps: ``insert`` takes segments, ``ready`` collects what is in order, ``take`` gives
+it to the application.  What is in neither is not acknowledged, so the peer keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+IN_ORDER, EARLY, DUPLICATE, REFUSED = range(4)
+
+# Peers send at most so far ahead (libutp keeps 1023 packets), and a selective ack cannot say more than 2016.
+EARLY_MAXIMUM_AHEAD = 1024
+
+
+class ReceiveBuffer:
+    """Bytes on their way to the application, never more than ``capacity_bytes``."""
+
+    __slots__ = ("capacity_bytes", "early", "early_bytes", "next_sequence", "ready", "ready_bytes")
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.next_sequence = 0  # the one that comes next in order, unwrapped
+        self.ready: list[bytes] = []  # in order, not taken yet
+        self.ready_bytes = 0
+        self.early: dict[int, bytes] = {}  # sequence -> payload, behind a gap
+        self.early_bytes = 0
+
+    @property
+    def window_bytes(self) -> int:
+        """How much more the peer may send."""
+        return max(self.capacity_bytes - self.ready_bytes - self.early_bytes, 0)
+
+    def insert(self, sequence: int, payload: bytes) -> int:
+        """One segment: ``IN_ORDER``, ``EARLY``, ``DUPLICATE`` or ``REFUSED``; only the first two are kept."""
+        ahead = sequence - self.next_sequence
+        size = len(payload)
+        held_bytes = self.ready_bytes + self.early_bytes + size
+        if ahead == 0:
+            if held_bytes > self.capacity_bytes:
+                return REFUSED
+            self._append(payload, size)
+            if self.early:
+                self._close_gap()
+            return IN_ORDER
+        if ahead < 0 or sequence in self.early:
+            return DUPLICATE
+        # One more segment of this size has to fit, or the gap could never close.
+        if ahead > EARLY_MAXIMUM_AHEAD or held_bytes + size > self.capacity_bytes:
+            return REFUSED
+        self.early[sequence] = payload
+        self.early_bytes += size
+        return EARLY
+
+    def insert_run(self, payloads: Sequence[bytes], total_bytes: int) -> bool:
+        """A whole run that starts at ``next_sequence``: taken at once, or not at all (then insert one by one)."""
+        if self.early or self.ready_bytes + total_bytes > self.capacity_bytes:
+            return False
+        self.ready.extend(payloads)
+        self.ready_bytes += total_bytes
+        self.next_sequence += len(payloads)
+        return True
+
+    def selective_ack_mask(self) -> int:
+        """Bit ``i`` stands for the early segment ``next_sequence + 1 + i``, which is ``ack + 2 + i``."""
+        origin = self.next_sequence + 1
+        mask = 0
+        for sequence in self.early:
+            mask |= 1 << sequence - origin
+        return mask
+
+    def take(self, limit_bytes: int) -> bytes:
+        """The next stream bytes, joined: about ``limit_bytes`` at most, at least one segment if there is any."""
+        ready = self.ready
+        if self.ready_bytes <= limit_bytes:
+            data = ready[0] if len(ready) == 1 else b"".join(ready)
+            ready.clear()
+            self.ready_bytes = 0
+            return data
+        count = size = 0
+        for payload in ready:
+            size += len(payload)
+            count += 1
+            if size >= limit_bytes:
+                break
+        data = b"".join(ready[:count])
+        del ready[:count]
+        self.ready_bytes -= size
+        return data
+
+    def discard(self) -> None:
+        """Forget what waits for the application."""
+        self.ready.clear()
+        self.ready_bytes = 0
+
+    def forget_behind(self, eof_sequence: int) -> None:
+        """The stream ends at this number: what claims to come behind it is not of this stream."""
+        for sequence in [sequence for sequence in self.early if sequence > eof_sequence]:
+            self.early_bytes -= len(self.early.pop(sequence))
+
+    def _append(self, payload: bytes, size: int) -> None:
+        if size:
+            self.ready.append(payload)
+            self.ready_bytes += size
+        self.next_sequence += 1
+
+    def _close_gap(self) -> None:
+        """What waited behind the segment that just came is in order now."""
+        early = self.early
+        while self.next_sequence in early:
+            payload = early.pop(self.next_sequence)
+            self.early_bytes -= len(payload)
+            self._append(payload, len(payload))

@@ -1,0 +1,48 @@
+"""How long a round trip takes, and how long to wait for one (RFC 6298)."""
+
+from __future__ import annotations
+
+INITIAL_TIMEOUT_US = 1_000_000  # RFC 6298 2.1
+
+# A tail probe waits two round trips and a little more, because a busy peer acknowledges late (RFC 8985 7.2).
+PROBE_MARGIN_US = 2_000
+
+
+class RoundTrip:
+    """Smoothed round-trip time, its variation, and the timeouts that follow from them; all 0 before a sample."""
+
+    __slots__ = ("latest_us", "minimum_us", "smoothed_us", "variation_us")
+
+    def __init__(self) -> None:
+        self.latest_us = 0
+        self.minimum_us = 0
+        self.smoothed_us = 0
+        self.variation_us = 0
+
+    def on_sample(self, sample_us: int) -> None:
+        """A round trip of a packet that was sent once (Karn's rule is the caller's)."""
+        sample_us = max(sample_us, 1)
+        self.latest_us = sample_us
+        if not self.smoothed_us:
+            # RFC 6298 2.2
+            self.smoothed_us = self.minimum_us = sample_us
+            self.variation_us = sample_us // 2
+            return
+        # RFC 6298 2.3
+        self.variation_us += (abs(self.smoothed_us - sample_us) - self.variation_us) // 4
+        self.smoothed_us += (sample_us - self.smoothed_us) // 8
+        if sample_us < self.minimum_us:
+            self.minimum_us = sample_us
+
+    def timeout_us(self, floor_us: int, ceiling_us: int, backoff: int = 0) -> int:
+        """The retransmission timeout after ``backoff`` timeouts in a row (RFC 6298 2.3, 5.5)."""
+        base_us = self.smoothed_us + 4 * self.variation_us if self.smoothed_us else INITIAL_TIMEOUT_US
+        return min(max(base_us, floor_us) << backoff, ceiling_us)
+
+    def probe_timeout_us(self) -> int:
+        """How long to wait before the tail of what is in flight is probed (RFC 8985 7.2)."""
+        return 2 * self.smoothed_us + max(self.variation_us, PROBE_MARGIN_US)
+
+    def reordering_window_us(self) -> int:
+        """By how much a later packet may overtake an earlier one before that one is lost (RFC 8985 6.2)."""
+        return max(self.minimum_us // 4, 1_000)

@@ -1,0 +1,359 @@
+"""The sending half of a connection: bytes become segments, segments become acknowledged, or lost and sent again.
+
+The connection calls it.  Three steps: ``write`` appends the application's bytes as they are; ``take_run`` cuts the
+next segments off their front and remembers them as one ``Run``; ``acknowledge`` and ``detect_losses`` mark segments of
+runs until all of a run is acknowledged and it goes away whole.
+
+What is in flight is a bit in a ``Run``, nowhere else.  A selective ack is one integer too, so loss, partial acks and
+retransmission are a few mask operations per run however many segments it has.
+"""
+
+from __future__ import annotations
+
+from txutp.core.batch import Buffer
+
+# A run fits one system call: the kernel cuts at most 65,507 bytes, and older ones at most 64 segments.
+RUN_MAXIMUM_SEGMENTS = 64
+RUN_MAXIMUM_BYTES = 65_000
+
+# BEP 29: a packet is lost when three later ones arrived.
+DUPLICATE_ACKS = 3
+
+
+class Run:
+    """Segments that were cut and first sent together; they are equal in size, only the last may be shorter."""
+
+    __slots__ = (
+        "acked",
+        "count",
+        "every",
+        "first",
+        "is_fin",
+        "lost",
+        "payloads",
+        "resent",
+        "resent_at_us",
+        "segment_bytes",
+        "sent_at_us",
+        "total_bytes",
+    )
+
+    def __init__(self, first: int, payloads: list[Buffer], segment_bytes: int, total_bytes: int, now_us: int) -> None:
+        self.first = first  # sequence number of the first segment, unwrapped
+        self.count = count = len(payloads)
+        self.segment_bytes = segment_bytes
+        self.total_bytes = total_bytes
+        self.payloads = payloads  # of each segment; views of what the application wrote
+        self.sent_at_us = now_us  # of the first transmission
+        self.is_fin = False  # the one empty segment that ends the stream
+        # one bit per segment, the first is bit 0
+        self.every = (1 << count) - 1
+        self.acked = 0
+        self.lost = 0  # given up and not sent again yet
+        self.resent = 0  # sent more than once, so useless for round trips (Karn)
+        self.resent_at_us: dict[int, int] | None = None  # bit number -> last transmission
+
+    def bytes_of(self, mask: int) -> int:
+        """Payload bytes of the segments in a mask."""
+        size = mask.bit_count() * self.segment_bytes
+        if mask >> self.count - 1:
+            size -= self.count * self.segment_bytes - self.total_bytes
+        return size
+
+    def sent_last_us(self, index: int) -> int:
+        """When segment number ``index`` left the last time."""
+        if self.resent_at_us is None:
+            return self.sent_at_us
+        return self.resent_at_us.get(index, self.sent_at_us)
+
+
+class SendBuffer:
+    """Bytes on their way to the peer.
+
+    ``flight_bytes`` counts what left and is neither acknowledged nor given up; ``unsent_bytes`` what never left.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_head_offset",
+        "first_unacked",
+        "flight_bytes",
+        "lost_segments",
+        "newest_delivered_us",
+        "next_sequence",
+        "runs",
+        "undersized_sequence",
+        "unsent_bytes",
+    )
+
+    def __init__(self, next_sequence: int) -> None:
+        self.next_sequence = next_sequence  # of the next new segment, unwrapped
+        self.first_unacked = next_sequence
+        self.flight_bytes = 0
+        self.unsent_bytes = 0
+        self.lost_segments = 0  # bits set in all `lost` masks
+        self.newest_delivered_us = 0  # when the latest segment that we know to have arrived was sent (RFC 8985)
+        self.undersized_sequence = next_sequence - 1  # the last short segment; at most one is in flight
+        self.runs: list[Run] = []
+        # Lists, not deques: an empty deque costs 760 bytes in every idle connection, and one `del` per run is cheap.
+        self._chunks: list[Buffer] = []
+        self._head_offset = 0  # bytes of the first chunk that already belong to runs
+
+    def renumber(self, next_sequence: int) -> None:
+        """Count from another number; only while nothing was sent."""
+        self.next_sequence = self.first_unacked = next_sequence
+        self.undersized_sequence = next_sequence - 1
+
+    @property
+    def outstanding(self) -> int:
+        """Sequence numbers in use: sent and not cumulatively acknowledged."""
+        return self.next_sequence - self.first_unacked
+
+    @property
+    def unacked_bytes(self) -> int:
+        """Written bytes that the peer has not acknowledged, sent or not."""
+        return self.unsent_bytes + sum(run.bytes_of(run.every & ~run.acked) for run in self.runs)
+
+    # -- bytes in --
+
+    def write(self, data: bytes) -> None:
+        """Append stream bytes; they are kept, not copied, until they are acknowledged."""
+        self._chunks.append(data)
+        self.unsent_bytes += len(data)
+
+    def discard_unsent(self) -> None:
+        """Forget what was never sent."""
+        self._chunks.clear()
+        self._head_offset = 0
+        self.unsent_bytes = 0
+
+    # -- segments out --
+
+    def take_run(self, total_bytes: int, segment_bytes: int, now_us: int) -> Run:
+        """Cut ``total_bytes`` (at most ``unsent_bytes``) into segments that count as sent now."""
+        run = Run(self.next_sequence, self._cut(total_bytes, segment_bytes), segment_bytes, total_bytes, now_us)
+        self.runs.append(run)
+        self.next_sequence += run.count
+        self.flight_bytes += total_bytes
+        if total_bytes < run.count * segment_bytes:
+            self.undersized_sequence = self.next_sequence - 1
+        return run
+
+    def take_fin(self, now_us: int) -> Run:
+        """The FIN: an empty segment with a sequence number of its own (BEP 29)."""
+        run = Run(self.next_sequence, [b""], 0, 0, now_us)
+        run.is_fin = True
+        self.runs.append(run)
+        self.next_sequence += 1
+        return run
+
+    def untake(self, kept: int) -> None:
+        """The socket refused all but ``kept`` segments of the run that was taken last: they were never sent."""
+        run = self.runs.pop()
+        kept_bytes = min(kept * run.segment_bytes, run.total_bytes)
+        returned_bytes = run.total_bytes - kept_bytes
+        if returned_bytes:
+            if self._head_offset:
+                self._chunks[0] = memoryview(self._chunks[0])[self._head_offset :]
+                self._head_offset = 0
+            self._chunks[:0] = run.payloads[kept:]
+            self.unsent_bytes += returned_bytes
+            self.flight_bytes -= returned_bytes
+        self.next_sequence -= run.count - kept
+        self.undersized_sequence = min(self.undersized_sequence, self.next_sequence - 1)
+        if kept:
+            self.runs.append(Run(run.first, run.payloads[:kept], run.segment_bytes, kept_bytes, run.sent_at_us))
+
+    def next_lost(self) -> tuple[Run, int] | None:
+        """The oldest segment that has to be sent again, as run and index."""
+        if not self.lost_segments:
+            return None
+        for run in self.runs:
+            if run.lost:
+                return run, (run.lost & -run.lost).bit_length() - 1
+        raise AssertionError("lost segments are counted that no run has")
+
+    def resend(self, run: Run, index: int, now_us: int) -> None:
+        """Segment ``index`` of ``run`` leaves once more."""
+        bit = 1 << index
+        if run.lost & bit:
+            run.lost &= ~bit
+            self.lost_segments -= 1
+            self.flight_bytes += run.bytes_of(bit)
+        run.resent |= bit
+        if run.resent_at_us is None:
+            run.resent_at_us = {}
+        run.resent_at_us[index] = now_us
+
+    def unresend(self, run: Run, index: int) -> None:
+        """The socket refused the segment: it waits to be sent again."""
+        self._give_up(run, 1 << index)
+
+    def newest_unacked(self) -> tuple[Run, int] | None:
+        """The last segment that the peer is not known to have, for a tail probe (RFC 8985 7.3)."""
+        for run in reversed(self.runs):
+            missing = run.every & ~run.acked
+            if missing:
+                return run, missing.bit_length() - 1
+        return None
+
+    # -- answers in --
+
+    def acknowledge(
+        self, ack: int, selective: int, now_us: int, minimum_round_trip_us: int = 0
+    ) -> tuple[bool, int, int]:
+        """The peer has everything up to ``ack``, and ``ack + 2 + i`` for each bit ``i`` of ``selective``.
+
+        Gives whether that is news, how many payload bytes are new, and the round trip of the newest new segment that
+        was sent once (-1 without one).  An answer to a second transmission that comes sooner than
+        ``minimum_round_trip_us`` after it was meant for the first.
+        """
+        latest_sent_us = now_us - minimum_round_trip_us
+        progress = False
+        acked_bytes = 0
+        once_sent_at_us = -1
+
+        # cumulative: whole runs leave, the one that is cut keeps its mask
+        if ack >= self.first_unacked:
+            progress = True
+            done = 0
+            for run in self.runs:
+                covered = ack - run.first + 1
+                if covered <= 0:
+                    break
+                fresh = (run.every if covered >= run.count else (1 << covered) - 1) & ~run.acked
+                if fresh:
+                    acked_bytes += self._on_delivered(run, fresh, latest_sent_us)
+                    if fresh & ~run.resent:
+                        once_sent_at_us = run.sent_at_us
+                if covered < run.count:
+                    break
+                done += 1
+            del self.runs[:done]
+            self.first_unacked = ack + 1
+
+        # selective
+        if selective:
+            for run in self.runs:
+                shift = run.first - ack - 2
+                mask = selective >> shift if shift >= 0 else selective << -shift
+                fresh = mask & run.every & ~run.acked
+                if fresh:
+                    progress = True
+                    acked_bytes += self._on_delivered(run, fresh, latest_sent_us)
+                    if fresh & ~run.resent:
+                        once_sent_at_us = run.sent_at_us
+
+        return progress, acked_bytes, now_us - once_sent_at_us if once_sent_at_us >= 0 else -1
+
+    def _on_delivered(self, run: Run, fresh: int, latest_sent_us: int) -> int:
+        """Mark segments as arrived; gives their payload bytes."""
+        size = run.bytes_of(fresh)
+        returned = fresh & run.lost
+        if returned:
+            run.lost &= ~returned
+            self.lost_segments -= returned.bit_count()
+        self.flight_bytes -= size - run.bytes_of(returned)
+        run.acked |= fresh
+        sent_us = run.sent_at_us
+        if fresh & run.resent:
+            # the last transmission that can have been answered by now (RFC 8985 6.2 step 2)
+            for index, resent_us in (run.resent_at_us or {}).items():
+                if fresh >> index & 1 and sent_us < resent_us <= latest_sent_us:
+                    sent_us = resent_us
+        if sent_us > self.newest_delivered_us:
+            self.newest_delivered_us = sent_us
+        return size
+
+    def detect_losses(self, ack: int, selective: int, duplicate_acks: int, reordering_window_us: int) -> int:
+        """Give up what later arrivals prove to be lost; gives the highest sequence number among it, or -1.
+
+        Never sent again yet: three later packets arrived (BEP 29), or one that left later by more than the
+        reordering window (RFC 8985 6.2).  Sent again already: only the rule of time can tell.
+        """
+        # everything below the third-highest selectively acknowledged packet has three above it
+        below = ack + 1
+        without_two = selective
+        for _ in range(DUPLICATE_ACKS - 1):
+            without_two &= ~(1 << without_two.bit_length() >> 1)
+        if without_two:
+            below = ack + 1 + without_two.bit_length()
+        elif duplicate_acks >= DUPLICATE_ACKS:
+            below = ack + 2
+        sent_before_us = self.newest_delivered_us - reordering_window_us
+
+        highest = -1
+        for run in self.runs:
+            if run.first >= below and run.sent_at_us >= sent_before_us:
+                break
+            missing = run.every & ~run.acked & ~run.lost
+            if not missing:
+                continue
+            once = missing & ~run.resent
+            if run.sent_at_us >= sent_before_us:
+                once &= (1 << max(below - run.first, 0)) - 1
+            lost = once
+            for index, resent_us in (run.resent_at_us or {}).items():
+                if missing >> index & 1 and resent_us < sent_before_us:
+                    lost |= 1 << index
+            if lost:
+                self._give_up(run, lost)
+                highest = run.first + lost.bit_length() - 1
+        return highest
+
+    def give_up_all(self) -> None:
+        """Nothing came back for a retransmission timeout: all that is in flight counts as lost.
+
+        A peer that selectively acknowledged a segment and still asks for it does not have it: then its selective acks
+        are worth nothing, and all of that is sent again too (RFC 2018 section 8).
+        """
+        head = self.runs[0]
+        if head.acked >> self.first_unacked - head.first & 1:
+            for run in self.runs:
+                run.acked &= (1 << max(self.first_unacked - run.first, 0)) - 1
+        for run in self.runs:
+            lost = run.every & ~run.acked & ~run.lost
+            if lost:
+                self._give_up(run, lost)
+
+    def _give_up(self, run: Run, lost: int) -> None:
+        run.lost |= lost
+        self.lost_segments += lost.bit_count()
+        self.flight_bytes -= run.bytes_of(lost)
+
+    # -- chunks --
+
+    def _cut(self, total_bytes: int, segment_bytes: int) -> list[Buffer]:
+        """Take the next unsent bytes as payloads: views of the chunks, copied only where a segment spans two."""
+        chunks = self._chunks
+        payloads: list[Buffer] = []
+        used = 0  # chunks that are finished
+        start = self._head_offset
+        self.unsent_bytes -= total_bytes
+        while total_bytes:
+            chunk = memoryview(chunks[used])
+            size = min(segment_bytes, total_bytes)
+            if len(chunk) - start >= size:
+                # as many segments as this chunk has; only the last of all may be short
+                end = start + max(min(len(chunk) - start, total_bytes) // segment_bytes * segment_bytes, size)
+                payloads += [chunk[at : at + size] for at in range(start, end, size)]
+                total_bytes -= end - start
+                start = end
+                if start == len(chunk):
+                    used += 1
+                    start = 0
+                continue
+            pieces: list[Buffer] = []
+            total_bytes -= size
+            while size:
+                piece = memoryview(chunks[used])[start : start + size]
+                pieces.append(piece)
+                size -= len(piece)
+                start += len(piece)
+                if start == len(chunks[used]):
+                    used += 1
+                    start = 0
+            payloads.append(b"".join(pieces))
+        del chunks[:used]
+        self._head_offset = start
+        return payloads

@@ -1,0 +1,106 @@
+"""Everything about a UDP port that its owner may choose, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from txutp.core.congestion import ControllerFactory
+from txutp.core.ledbat import Ledbat
+
+SECOND_US = 1_000_000
+
+# BEP 29 header, and what an IPv4 or IPv6 datagram may hold on any path that carries IPv6 tunnels or PPPoE (libutp).
+IPV4_DATAGRAM_BYTES = 1402
+IPV6_DATAGRAM_BYTES = 1232
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the connections of a UDP port behave.
+
+    Times are microseconds, sizes bytes.  A value that cannot work raises ``ValueError`` (or ``TypeError`` for a wrong
+    type) with a sentence that says what is accepted.
+    """
+
+    congestion: ControllerFactory = Ledbat
+    """Called with ``segment_bytes`` and ``target_delay_us``; gives the congestion controller of one connection."""
+    target_delay_us: int | None = None
+    """How long our packets may wait in queues; None leaves it to the controller (LEDBAT: 100 ms, RFC 6817)."""
+
+    maximum_datagram_bytes: int | None = None
+    """The largest datagram we send; None means 1402 over IPv4 and 1232 over IPv6, as libutp."""
+    receive_buffer_bytes: int = 1 << 20
+    """What a connection holds for an application that does not read; the window that the peer sees."""
+    maximum_outstanding_packets: int = 950
+    """Packets sent and not acknowledged; libutp accepts 1023 ahead, libtorrent 953."""
+
+    minimum_timeout_us: int = 500_000
+    """The shortest retransmission timeout (BEP 29)."""
+    maximum_timeout_us: int = 60 * SECOND_US
+    """The longest one, after back-off (RFC 6298 2.5)."""
+    maximum_timeouts: int = 5
+    """So many retransmission timeouts in a row end the connection (libutp)."""
+
+    syn_timeout_us: int = 3 * SECOND_US
+    """Wait for the answer to the first SYN; doubled each time.  libtorrent opens a twin for an earlier repetition."""
+    connect_timeout_us: int = 30 * SECOND_US
+    """How long an outgoing connection may take when the caller did not say."""
+    half_open_timeout_us: int = 10 * SECOND_US
+    """How long an incoming connection may stay unconfirmed."""
+    keepalive_us: int | None = 29 * SECOND_US
+    """After so long without sending a packet goes out that keeps NAT bindings open (libutp); None: never."""
+    idle_timeout_us: int | None = None
+    """A connection that hears nothing for so long ends; None: never, as TCP.  Keep it above the peer's keepalive."""
+    close_timeout_us: int = 1 * SECOND_US
+    """After close and with everything delivered, how long to wait for the last FIN, theirs or the ack of ours.  Three
+    retransmission timeouts are waited for in any case."""
+    tombstone_us: int = 20 * SECOND_US
+    """How long a closed connection is remembered, to answer late packets with an ack instead of a RESET."""
+
+    maximum_connections: int = 20_000
+    """Connections on this port, both directions; SYNs beyond are not answered."""
+    maximum_connections_per_address: int = 10_000
+    """The same for one remote host."""
+    maximum_half_open: int = 1_000
+    """Unconfirmed incoming connections; a newer one takes the place of the oldest.  A larger backlog counts."""
+    maximum_half_open_per_address: int = 500
+    """The same for one remote host; SYNs beyond are not answered."""
+    resets_per_second: int = 100
+    """RESETs for packets of unknown connections; 0: never."""
+
+    def __post_init__(self) -> None:
+        if not callable(self.congestion):
+            raise TypeError(f"congestion is a controller class or another callable, not {self.congestion!r}")
+        optional = {"target_delay_us", "maximum_datagram_bytes", "keepalive_us", "idle_timeout_us"}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "congestion" or (value is None and field.name in optional):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                also = " or None" if field.name in optional else ""
+                raise TypeError(f"{field.name} is a whole number{also}, not {value!r}")
+            lowest, highest = LIMITS.get(field.name, (1, None))
+            if value < lowest or (highest is not None and value > highest):
+                accepted = f"at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+                raise ValueError(f"{field.name} is {accepted}, not {value}")
+        if self.minimum_timeout_us > self.maximum_timeout_us:
+            raise ValueError(
+                f"minimum_timeout_us ({self.minimum_timeout_us}) is not above"
+                f" maximum_timeout_us ({self.maximum_timeout_us})"
+            )
+
+
+# What a field accepts where "at least 1" is not enough: lowest, highest.
+LIMITS: dict[str, tuple[int, int | None]] = {
+    "target_delay_us": (1_000, 100_000),  # RFC 6817: TARGET is at most 100 ms
+    "maximum_datagram_bytes": (150, 65_000),  # below lies no path; above no UDP datagram
+    "receive_buffer_bytes": (4_096, 1 << 30),
+    "maximum_outstanding_packets": (2, 32_000),  # sequence numbers are compared in a half space of 16 bits
+    "minimum_timeout_us": (1_000, None),
+    "maximum_timeout_us": (1_000, None),
+    "keepalive_us": (SECOND_US, None),
+    "idle_timeout_us": (SECOND_US, None),
+    "close_timeout_us": (0, None),
+    "tombstone_us": (0, None),
+    "resets_per_second": (0, None),
+}

@@ -1,0 +1,102 @@
+"""Numbers to look at: the counters of a UDP port, and how one connection is doing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class PortCounters:
+    """Whole numbers since the port was opened; each counts datagrams unless its name says otherwise."""
+
+    __slots__ = (
+        "bytes_received",
+        "datagrams_received",
+        "datagrams_sent",
+        "dropped_malformed",
+        "dropped_unknown",
+        "foreign",
+        "half_open_evicted",
+        "resets_sent",
+        "send_calls",
+        "sends_failed",
+        "sends_refused",
+        "syns_refused",
+    )
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, 0)
+        self.datagrams_received: int
+        self.bytes_received: int
+        self.datagrams_sent: int
+        self.send_calls: int  # system calls, so datagrams_sent / send_calls is the batch size
+        self.sends_refused: int  # by our own full socket; sent later, not lost
+        self.sends_failed: int  # network unreachable and the like
+        self.foreign: int  # not uTP: handed to the other protocol on the port
+        self.dropped_malformed: int  # an extension chain that runs past its datagram
+        self.dropped_unknown: int  # for no connection of ours
+        self.syns_refused: int  # nobody listens, or a limit was reached
+        self.half_open_evicted: int  # unconfirmed connections that made room for newer ones
+        self.resets_sent: int
+
+    def snapshot(self) -> dict[str, int]:
+        """All counters by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStats:
+    """How a connection was doing when it was asked; names and meanings are those of ``ss -ti`` where it has them.
+
+    Times are milliseconds, 0 before there was a sample.
+    """
+
+    state: str
+    """The name of one of the states in ``connection.py``."""
+    close_reason: str | None
+    """Why it is CLOSED, by the name in ``connection.py``; None before."""
+
+    rtt: float
+    """Round-trip time, smoothed (RFC 6298)."""
+    rttvar: float
+    """Its variation."""
+    minrtt: float
+    """The shortest one."""
+    rto: float
+    """The retransmission timeout as it stands, back-off included."""
+
+    queue_delay: float
+    """How long our packets waited in queues on their way to the peer: the last sample."""
+    base_delay: float
+    """What an empty path takes on that way, by the difference of both clocks: alone it says something only if they
+    agree.  It may be negative."""
+    target: float
+    """The queue delay that the congestion controller aims at."""
+
+    cwnd: int
+    """Bytes that the congestion controller lets be in flight."""
+    mss: int
+    """Payload bytes in a full packet."""
+    send_window: int
+    """Bytes that the peer has room for."""
+    receive_window: int
+    """Bytes that we have room for."""
+    unsent: int
+    """Bytes that were written and have not left yet."""
+
+    bytes_sent: int
+    """Payload bytes that left, retransmissions included."""
+    bytes_retrans: int
+    """Those of them that were retransmissions."""
+    bytes_acked: int
+    """Payload bytes that the peer acknowledged."""
+    bytes_received: int
+    """Payload bytes that came and were new."""
+    segs_out: int
+    """Packets sent, of every type."""
+    segs_in: int
+    """Packets received, of every type."""
+    segs_retrans: int
+    """Packets sent again."""
+    timeouts: int
+    """Retransmission timeouts."""
