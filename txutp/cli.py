@@ -1,0 +1,204 @@
+"""The ``txutp`` command: options in, tables and exit codes out.  What a command does is told elsewhere: ``demo.py``.
+
+Results go to standard output.  Standard error gets errors, and progress if it is a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall, react
+
+from txutp import __version__
+from txutp.demo import Direction, Exchange, Lost, Outcome, TimedOut, demonstrate, serve
+
+try:
+    import click
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.table import Table
+except ModuleNotFoundError as missing:
+    sys.exit(f'The txutp command needs {missing.name}. Please run: pip install "txutp[cli]"')
+
+# 1 and 2 are what Python and click give for other problems.
+EXIT_DIFFERENT = 3
+EXIT_LOST = 4
+EXIT_TIMED_OUT = 5
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+PROGRESS_SECONDS = 0.1
+SHOWN_HASH_DIGITS = 16
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="txutp")
+def main() -> None:
+    """uTP (BEP 29) for Twisted: a stream over UDP that yields to other traffic."""
+
+
+@main.command(
+    epilog=f"Exit codes: 0 everything arrived as it was sent; {EXIT_DIFFERENT} something else arrived;"
+    f" {EXIT_LOST} the connection was reset or lost; {EXIT_TIMED_OUT} the other side did not answer;"
+    f" {EXIT_INTERRUPTED} interrupted."
+)
+@click.option(
+    "--megabytes",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="How much to send each way, in 1,000,000 bytes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with all numbers instead of a table.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no table.")
+def demo(megabytes: int, as_json: bool, quiet: bool) -> None:
+    """Send pseudo-random bytes in both directions at once over one uTP connection.
+
+    The server is a process of its own; both sides are on this machine. At the end the hashes of what was sent and of
+    what arrived are compared.
+    """
+    total_bytes = megabytes * 1_000_000
+    bars = Bars(total_bytes) if sys.stderr.isatty() and not quiet else None
+
+    async def run(reactor: Any) -> None:
+        exchanges: list[Exchange] = []
+
+        def begun(exchange: Exchange) -> None:
+            exchanges.append(exchange)
+            if bars is not None:
+                bars.show(exchange)
+
+        running = Deferred.fromCoroutine(demonstrate(reactor, total_bytes, begun))
+        on_interrupt(reactor, running.cancel)
+        try:
+            outcome = await running
+        except Lost as problem:
+            give_up(str(problem), EXIT_LOST)
+        except TimedOut as problem:
+            give_up(str(problem), EXIT_TIMED_OUT)
+        except CancelledError:
+            received_bytes = exchanges[0].received.bytes if exchanges else 0
+            give_up(f"Interrupted; {received_bytes:,} bytes had come from the server.", EXIT_INTERRUPTED)
+        finally:
+            if bars is not None:
+                bars.hide()
+
+        if as_json:
+            click.echo(json.dumps(as_dictionary(outcome), indent=2))
+        elif not quiet:
+            Console(highlight=False).print(as_table(outcome))
+        if not outcome.identical:
+            give_up("What arrived is not what was sent.", EXIT_DIFFERENT)
+
+    react(run)
+
+
+@main.command("demo-server", hidden=True)
+@click.option("--bytes", "total_bytes", type=int, required=True)
+def demo_server(total_bytes: int) -> None:
+    """The server's part of the demonstration."""
+
+    async def run(reactor: Any) -> None:
+        # The terminal interrupts all its processes; the parent, which ends us, is told by it.
+        on_interrupt(reactor, lambda: None)
+        with suppress(CancelledError):
+            await serve(reactor, total_bytes)
+
+    react(run)
+
+
+def give_up(problem: str, exit_code: int) -> None:
+    """Say why, and end with this code."""
+    click.echo(f"txutp: {problem}", err=True)
+    raise SystemExit(exit_code)
+
+
+def on_interrupt(reactor: Any, action: Callable[[], object]) -> None:
+    """Call ``action`` on SIGINT.  The reactor would stop, but leaves alone a handler that is there before it runs."""
+    signal.signal(signal.SIGINT, lambda number, frame: reactor.callFromThread(action))
+
+
+# What people see
+
+
+class Bars:
+    """A progress bar for each direction, on standard error."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=Console(stderr=True),
+            # Drawn by a call of the reactor: a thread would take time from what it shows.
+            auto_refresh=False,
+            transient=True,
+        )
+        self._to_server = self._progress.add_task("to the server", total=total_bytes)
+        self._to_client = self._progress.add_task("to the client", total=total_bytes)
+        self._drawing: LoopingCall | None = None
+
+    def show(self, exchange: Exchange) -> None:
+        """Draw both bars from now on."""
+        self._progress.start()
+        self._drawing = LoopingCall(self._draw, exchange)
+        self._drawing.start(PROGRESS_SECONDS)
+
+    def hide(self) -> None:
+        """Leave no trace."""
+        if self._drawing is not None:
+            self._drawing.stop()
+            self._progress.stop()
+
+    def _draw(self, exchange: Exchange) -> None:
+        self._progress.update(self._to_server, completed=exchange.stats.bytes_acked)
+        self._progress.update(self._to_client, completed=exchange.received.bytes)
+        self._progress.refresh()
+
+
+def as_table(outcome: Outcome) -> Table:
+    """The outcome for people."""
+    table = Table()
+    table.add_column("")
+    table.add_column("to the server", justify="right")
+    table.add_column("to the client", justify="right")
+    both = (outcome.to_server, outcome.to_client)
+
+    def row(name: str, value: Callable[[Direction], str]) -> None:
+        table.add_row(name, *(value(direction) for direction in both))
+
+    row("bytes sent", lambda direction: f"{direction.bytes_sent:,}")
+    row("bytes received", lambda direction: f"{direction.bytes_received:,}")
+    row("sha256 sent", lambda direction: f"{direction.sha256_sent[:SHOWN_HASH_DIGITS]}...")
+    row("sha256 received", lambda direction: f"{direction.sha256_received[:SHOWN_HASH_DIGITS]}...")
+    row("compared", lambda direction: "identical" if direction.identical else "[bold red]DIFFERENT")
+    row("goodput", lambda direction: f"{direction.goodput_megabits_per_second:,.0f} Mbit/s")
+    row("smoothed round trip", lambda direction: f"{direction.sender['rtt']:.2f} ms")
+    row("queue delay", lambda direction: f"{direction.sender['queue_delay']:.2f} ms")
+    row("retransmitted", lambda direction: f"{direction.retransmitted_share:.2%}")
+    return table
+
+
+def as_dictionary(outcome: Outcome) -> dict[str, Any]:
+    """The outcome for programs."""
+
+    def told(direction: Direction) -> dict[str, Any]:
+        return asdict(direction) | {
+            "identical": direction.identical,
+            "goodput_megabits_per_second": direction.goodput_megabits_per_second,
+            "retransmitted_share": direction.retransmitted_share,
+        }
+
+    return {
+        "version": __version__,
+        "identical": outcome.identical,
+        "to_server": told(outcome.to_server),
+        "to_client": told(outcome.to_client),
+    }

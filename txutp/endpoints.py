@@ -1,0 +1,132 @@
+"""Endpoints, and the ``utp:`` strings that make them.
+
+utp:6881                                   a server on all IPv4 addresses
+utp:6881:interface=127.0.0.1               on one of them
+utp:port=6881:interface=\\:\\:               on IPv6
+utp:127.0.0.1:6881                         a client
+utp:host=example.org:port=6881:timeout=10  a client that gives up after ten seconds
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import _WrappingFactory
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from txutp.client import connectUTP
+from txutp.core.settings import Settings
+from txutp.port import listenUTP
+
+
+@implementer(IStreamServerEndpoint)
+class UTPServerEndpoint:
+    """Listens for uTP connections on a UDP port."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        port: int,
+        backlog: int = 50,
+        interface: str = "",
+        settings: Settings | None = None,
+    ) -> None:
+        """``port`` 0 lets the system choose; the other arguments are those of ``listenUTP``."""
+        self._reactor = reactor
+        self._port = port
+        self._backlog = backlog
+        self._interface = interface
+        self._settings = settings
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Fires at once with the listening port, or with ``CannotListenError``."""
+        return defer.execute(
+            listenUTP,
+            self._reactor,
+            self._port,
+            protocolFactory,
+            backlog=self._backlog,
+            interface=self._interface,
+            settings=self._settings,
+        )
+
+
+@implementer(IStreamClientEndpoint)
+class UTPClientEndpoint:
+    """Connects to a uTP port; names are resolved by the reactor."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        host: str | bytes,
+        port: int,
+        timeout: float = 30,
+        bindAddress: str | tuple[str, int] | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """``bindAddress`` is a numeric address of ours, alone or with a port; see ``connectUTP`` for the others."""
+        self._reactor = reactor
+        self._host = host.decode("idna") if isinstance(host, bytes) else host
+        self._port = port
+        self._timeout = timeout
+        self._bind_address = (bindAddress, 0) if isinstance(bindAddress, str) else bindAddress
+        self._settings = settings
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Fires with the connected protocol, or with why there is none; cancelling it gives up."""
+        try:
+            factory = _WrappingFactory(protocolFactory)
+            connectUTP(
+                self._reactor,
+                self._host,
+                self._port,
+                factory,
+                timeout=self._timeout,
+                bindAddress=self._bind_address,
+                settings=self._settings,
+            )
+        except Exception:
+            return defer.fail()
+        return factory._onConnection
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class UTPServerParser:
+    """Makes endpoints of ``utp:`` server strings."""
+
+    prefix = "utp"
+
+    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> UTPServerEndpoint:
+        return _parse_server(reactor, *args, **kwargs)
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class UTPClientParser:
+    """Makes endpoints of ``utp:`` client strings."""
+
+    prefix = "utp"
+
+    def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> UTPClientEndpoint:
+        return _parse_client(reactor, *args, **kwargs)
+
+
+def _parse_server(reactor: Any, port: str, backlog: str = "50", interface: str = "") -> UTPServerEndpoint:
+    return UTPServerEndpoint(reactor, int(port), int(backlog), interface)
+
+
+def _parse_client(
+    reactor: Any, host: str, port: str, timeout: str = "30", bindAddress: str | None = None
+) -> UTPClientEndpoint:
+    return UTPClientEndpoint(reactor, host, int(port), float(timeout), bindAddress)

@@ -1,0 +1,371 @@
+"""The middle of the house: socket events, the multiplexer, one timer, and ``settle``.
+
+A turn of the reactor goes like this: the port reads what the kernel has and gives it to ``datagrams_received``; when
+the socket is drained, ``settle`` looks at each connection that something happened to.  Its transport delivers to the
+application, which may write; then the connection's acks and data leave.  So an application sees one ``dataReceived``
+and a peer one ack however many datagrams came.
+
+A write outside of such a turn schedules a settle; a timer that fires leads to one.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorCore
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+
+from txutp.core.batch import Address, Batch
+from txutp.core.connection import (
+    CLOSED,
+    CONNECTED,
+    PORT_CLOSED,
+    REFUSED_BY_PEER,
+    SYN_SENT,
+    UNREACHABLE,
+    Connection,
+)
+from txutp.core.flow import NEVER_US
+from txutp.core.multiplexer import Multiplexer
+from txutp.core.settings import SECOND_US, Settings
+from txutp.environment import environment_of
+from txutp.udp import IBatchPort, PlainPort, RunJoiner
+
+# The application may answer each delivery with a write, and each sending may let a producer write more.  After so
+# many rounds the reactor gets a turn.
+ROUNDS = 32
+
+# How long a stopping reactor waits for what was written before loseConnection.
+SHUTDOWN_SECONDS = 5.0
+
+NO_ROUTE = {
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EADDRNOTAVAIL,
+    errno.EINVAL,
+}
+
+
+class UTPProtocol(DatagramProtocol):
+    """uTP on a UDP port.  ``reactor.listenUDP(6881, UTPProtocol(reactor))`` works; ``listenUTP`` makes a faster port.
+
+    ``accept(connection)`` is called with each incoming connection that has proved its source; it sets
+    ``connection.owner`` to an object with ``settle()`` and ``refill()``.  ``foreign_datagram_received(data, address)``
+    gets every datagram that is not uTP.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings | None = None,
+        accept: Callable[[Connection], None] | None = None,
+        foreign_datagram_received: Callable[[bytes, Address], None] | None = None,
+        prefix: str = "",
+    ) -> None:
+        self.reactor = reactor
+        self.settings = Settings() if settings is None else settings
+        self.accept = accept
+        self.foreign_datagram_received = foreign_datagram_received
+        self._prefix = prefix
+        environment = environment_of(reactor)
+        self.now_us = environment.monotonic_us
+        self.multiplexer = Multiplexer(self.settings, environment.random_bytes)
+        self.multiplexer.listening = accept is not None
+        self.port: Any = None  # an IBatchPort while started
+        self.port_address: Any = None  # what it is bound to; kept when it is gone
+        self._joiner = RunJoiner(self.datagrams_received)
+        self._settling = False
+        self._blocked = False  # the socket refused something
+        self._blocked_connections: dict[Connection, None] = {}  # in order, each once
+        self._settle_call: IDelayedCall | None = None
+        self._timer: IDelayedCall | None = None
+        self._timer_us = NEVER_US
+        self._close_when_empty = False
+        self._quiet: list[Deferred[None]] = []
+        self._shutdown_trigger: Any = None
+
+    def logPrefix(self) -> str:
+        return self._prefix or self.__class__.__name__
+
+    # -- called by the UDP port --
+
+    def startProtocol(self) -> None:
+        transport: Any = self.transport
+        self.port_address = transport.getHost()
+        self.port = transport if IBatchPort.providedBy(transport) else PlainPort(transport, self, self.reactor)
+        if IReactorCore.providedBy(self.reactor):
+            self._shutdown_trigger = self.reactor.addSystemEventTrigger("before", "shutdown", self._before_shutdown)
+
+    def stopProtocol(self) -> None:
+        """The UDP port is gone: every connection hears it, and no timer is left."""
+        self.port = None
+        if self._shutdown_trigger is not None:
+            self.reactor.removeSystemEventTrigger(self._shutdown_trigger)
+            self._shutdown_trigger = None
+        for connection in self.multiplexer:
+            connection.fail(PORT_CLOSED)
+            self.multiplexer.touch(connection)
+        self.settle()
+        for call in (self._settle_call, self._timer):
+            if call is not None and call.active():
+                call.cancel()
+        self._settle_call = self._timer = None
+        self._check_quiet()
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        """A plain port's datagram.  Such a port does not say when it is drained: the next turn settles."""
+        self._joiner.add(datagram, addr)
+        self._settle_soon()
+
+    def datagrams_received(self, data: bytes, stride: int, address: Address) -> None:
+        """A batch port's datagrams; ``drained`` follows."""
+        foreign = self.multiplexer.receive(data, stride, address, self.now_us())
+        if foreign is not None and self.foreign_datagram_received is not None:
+            for datagram in foreign:
+                try:
+                    self.foreign_datagram_received(datagram, address)
+                except Exception:
+                    self._log.failure("foreign_datagram_received raised")
+
+    def drained(self) -> None:
+        self.settle()
+
+    def writable(self) -> None:
+        """The socket takes datagrams again: those who were refused go on."""
+        self._blocked = False
+        waiting, self._blocked_connections = self._blocked_connections, {}
+        for connection in waiting:
+            self.multiplexer.touch(connection)
+        self.settle()
+
+    def unreachable(self, datagram: bytes, address: Address, code: int) -> None:
+        """An ICMP error.  It ends an attempt to connect; whatever is up already does not believe it (RFC 5927)."""
+        connection = self.multiplexer.sender_of(datagram, address)
+        if connection is not None and connection.state == SYN_SENT:
+            connection.fail(REFUSED_BY_PEER if code == errno.ECONNREFUSED else UNREACHABLE)
+            self.touch(connection)
+
+    def farewell(self) -> None:
+        """The socket closes: peers of connections that are still up should not have to find out by themselves."""
+        for connection in self.multiplexer:
+            if connection.state == CONNECTED:
+                connection.abort(PORT_CLOSED)
+                self.multiplexer.touch(connection)
+        self.settle()
+
+    # -- called by transports and ports --
+
+    def connect(self, address: Address, owner: Any) -> Connection:
+        """Begin a connection; ``owner.settle()`` is called when it is up, or failed.  It never times out by itself."""
+        connection = self.multiplexer.connect(address, self.now_us(), NEVER_US)
+        connection.owner = owner
+        self._settle_soon()
+        return connection
+
+    def touch(self, connection: Connection) -> None:
+        """Something was asked of a connection: it is settled in this turn if one is under way, else in the next."""
+        self.multiplexer.touch(connection)
+        if not self._settling:
+            self._settle_soon()
+
+    def stop_accepting(self) -> None:
+        """No new connections; those that are not confirmed are told so."""
+        self.accept = None
+        self.multiplexer.listening = False
+        for connection in self.multiplexer:
+            if not connection.accepted and not connection.initiator:
+                connection.abort(PORT_CLOSED)
+                self.touch(connection)
+
+    def accept_again(self, accept: Callable[[Connection], None]) -> None:
+        """Somebody listens on the port again that live connections kept open."""
+        self.accept = accept
+        self.multiplexer.listening = True
+        self._close_when_empty = False
+
+    def close_when_empty(self) -> None:
+        """Close the UDP port with the last connection; at once if there is none."""
+        self._close_when_empty = True
+        self._check_empty()
+
+    def when_quiet(self, timeout_seconds: float | None = None) -> Deferred[None]:
+        """Fires when nothing that was written before a loseConnection is on its way any more."""
+        quiet: Deferred[None] = Deferred()
+        self._quiet.append(quiet)
+        if timeout_seconds is not None:
+            timer = self.reactor.callLater(timeout_seconds, self._give_up_quiet, quiet)
+
+            def stop_timer(result: None) -> None:
+                if timer.active():
+                    timer.cancel()
+
+            quiet.addCallback(stop_timer)
+        self._check_quiet()
+        return quiet
+
+    # -- settle --
+
+    def settle(self) -> None:
+        """Let every touched connection deliver and send."""
+        if self._settling:
+            return
+        self._settling = True
+        multiplexer = self.multiplexer
+        try:
+            for _ in range(ROUNDS):
+                touched = multiplexer.touched
+                if not touched:
+                    break
+                multiplexer.touched = []
+                for connection in touched:
+                    connection.touched = False
+                    self._settle_connection(connection)
+        finally:
+            self._settling = False
+        if multiplexer.touched:
+            self._settle_soon()
+        if multiplexer.replies:
+            self._send_replies()
+        self._set_timer()
+        if self._quiet:
+            self._check_quiet()
+        if self._close_when_empty:
+            self._check_empty()
+
+    def _settle_connection(self, connection: Connection) -> None:
+        # a proven newcomer is handed over
+        if connection.state == CONNECTED and not connection.accepted:
+            connection.accepted = True
+            if connection.owner is None and self.accept is not None:
+                self.accept(connection)
+        owner = connection.owner
+
+        # to the application, which may write
+        if connection.state != CLOSED:
+            if owner is not None:
+                owner.settle()
+            self._transmit(connection, owner)
+            self.multiplexer.schedule(connection)
+            return
+
+        # the last words, then the application hears the end
+        self._transmit(connection, None)
+        self.multiplexer.forget(connection, self.now_us())
+        if owner is not None:
+            connection.owner = None
+            owner.settle()
+
+    def _transmit(self, connection: Connection, owner: Any) -> None:
+        """Send what the connection has; let a waiting producer add to it in time for full bursts."""
+        while self.port is not None:
+            if self._blocked:
+                self._blocked_connections[connection] = None
+                return
+            if owner is not None:
+                owner.refill()
+            batch = connection.next_batch(self.now_us())
+            if batch is None:
+                return
+            try:
+                accepted = self._send(batch)
+            except OSError as problem:
+                self._send_failed(connection, problem)
+                continue
+            if accepted < batch.count:
+                connection.refuse(batch, accepted)
+
+    def _send(self, batch: Batch) -> int:
+        """Hand a batch to the port and count it; gives how many of its datagrams left."""
+        counters = self.multiplexer.counters
+        counters.send_calls += 1
+        try:
+            accepted: int = self.port.send_batch(batch)
+        except OSError:
+            counters.sends_failed += 1
+            raise
+        counters.datagrams_sent += accepted
+        if accepted < batch.count:
+            counters.sends_refused += 1
+            self._blocked = True
+        return accepted
+
+    def _send_failed(self, connection: Connection, problem: OSError) -> None:
+        """No route and the like.  A connection that is up waits for better times: its datagrams count as lost."""
+        if connection.state == SYN_SENT and problem.errno in NO_ROUTE:
+            connection.fail(UNREACHABLE)
+            self.multiplexer.touch(connection)
+
+    def _send_replies(self) -> None:
+        """Single packets for strangers; what the socket does not take they will ask for again."""
+        replies = self.multiplexer.replies
+        while replies:
+            batch = replies.popleft()
+            if self.port is None or self._blocked:
+                continue
+            with suppress(OSError):
+                self._send(batch)
+
+    def _settle_soon(self) -> None:
+        if self._settle_call is None and self.port is not None:
+            self._settle_call = self.reactor.callLater(0, self._settle_now)
+
+    def _settle_now(self) -> None:
+        self._settle_call = None
+        self._joiner.flush()
+        self.settle()
+
+    # -- timer --
+
+    def _set_timer(self) -> None:
+        """One reactor timer for the port.  Moving it to a later time is left to the moment when it fires."""
+        deadline_us = self.multiplexer.next_deadline_us()
+        timer = self._timer
+        if deadline_us is None or self.port is None:
+            if timer is not None:
+                timer.cancel()
+                self._timer = None
+            return
+        if timer is not None:
+            if deadline_us >= self._timer_us:
+                return
+            timer.cancel()
+        self._timer_us = deadline_us
+        wait_us = max(deadline_us - self.now_us(), 0)
+        self._timer = self.reactor.callLater(wait_us / SECOND_US, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.multiplexer.handle_timeouts(self.now_us())
+        self.settle()
+
+    # -- the end --
+
+    def _check_empty(self) -> None:
+        if self._close_when_empty and not len(self.multiplexer) and self.port is not None:
+            self._close_when_empty = False
+            self.port.close()
+
+    def _check_quiet(self) -> None:
+        if self._quiet and (self.port is None or not any(connection.closing for connection in self.multiplexer)):
+            quiet, self._quiet = self._quiet, []
+            for waiting in quiet:
+                waiting.callback(None)
+
+    def _before_shutdown(self) -> Deferred[None]:
+        self._shutdown_trigger = None  # it fires once, and cannot be removed any more
+        return self.when_quiet(SHUTDOWN_SECONDS)
+
+    def _give_up_quiet(self, quiet: Deferred[None]) -> None:
+        if quiet in self._quiet:
+            self._quiet.remove(quiet)
+            quiet.callback(None)

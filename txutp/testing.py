@@ -1,0 +1,374 @@
+"""An internet in memory, with virtual time: run a program's traffic exactly, and the same again.
+
+::
+
+    network = Network(seed=1)
+    network.connect("10.0.0.1", "10.0.0.2", Link(delay_us=20_000, rate_bytes_per_second=1_250_000))
+    server, client = network.reactor("10.0.0.1"), network.reactor("10.0.0.2")
+    UTPServerEndpoint(server, 6881).listen(factory)
+    UTPClientEndpoint(client, "10.0.0.1", 6881).connect(other_factory)
+    network.run(seconds=10)
+
+Each host has a reactor that knows timers and UDP; ordinary Twisted code runs on it unchanged.  A ``Link`` is one
+direction of a path.  Everything random comes from the network's seed, which its ``repr`` shows.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet import error
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IReactorTime, IReactorUDP, IUDPTransport
+from zope.interface import implementer
+
+from txutp.core.batch import Address
+from txutp.core.packet import Packet, parse_untrusted
+from txutp.environment import IEnvironment
+
+MICROSECONDS = 1_000_000
+UDP_HEADER_BYTES = 8
+IPV4_HEADER_BYTES = 20
+IPV6_HEADER_BYTES = 40
+FIRST_EPHEMERAL_PORT = 49_152
+
+
+@dataclass
+class Datagram:
+    """A UDP datagram on its way.  A hook may change it, and set ``dropped``."""
+
+    source: Address
+    destination: Address
+    data: bytes
+    sent_at_us: int
+    dropped: bool = False
+
+    @property
+    def wire_bytes(self) -> int:
+        """Its size with UDP and IP headers."""
+        ip_bytes = IPV6_HEADER_BYTES if ":" in self.destination[0] else IPV4_HEADER_BYTES
+        return len(self.data) + UDP_HEADER_BYTES + ip_bytes
+
+    @property
+    def packet(self) -> Packet | None:
+        """What it says if it is uTP."""
+        return parse_untrusted(self.data)
+
+
+@dataclass
+class Link:
+    """One direction of a path: a queue, a rate, and everything that goes wrong behind them.
+
+    Probabilities are from 0 to 1 per datagram.  ``hook(datagram)`` sees each datagram before anything happens to it.
+    """
+
+    delay_us: int = 0
+    jitter_us: int = 0
+    """Uniformly between nothing and this is added; order is kept unless ``reorder`` says otherwise."""
+    rate_bytes_per_second: float = 0.0
+    """0 is without limit.  IP and UDP headers count."""
+    queue_bytes: int | None = None
+    """What waits for the rate; a datagram that does not fit is dropped.  None is without limit."""
+    mtu_bytes: int = 1 << 20
+    """Larger IP packets vanish silently."""
+    loss: float = 0.0
+    reorder: float = 0.0
+    reorder_delay_us: int = 20_000
+    """How much later a reordered datagram arrives."""
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    """One bit of the payload flips.  (UDP's checksum would catch it; programs must survive it all the same.)"""
+    hook: Callable[[Datagram], None] | None = None
+
+    queued_bytes: int = field(default=0, init=False)
+    free_at_us: int = field(default=0, init=False)
+    last_arrival_us: int = field(default=0, init=False)
+    sent: int = field(default=0, init=False)
+    dropped: int = field(default=0, init=False)
+
+    @property
+    def queue_delay_us(self) -> int:
+        """How long a datagram that comes now would wait."""
+        return int(self.queued_bytes / self.rate_bytes_per_second * MICROSECONDS) if self.rate_bytes_per_second else 0
+
+
+class Network:
+    """Hosts, the links between them, and the one virtual clock."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.now_us = 0
+        self.ports: dict[Address, SimulatedPort] = {}
+        self._links: dict[tuple[str, str], Link] = {}
+        self._reactors: dict[str, SimulatedReactor] = {}
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._serial = 0
+
+    def __repr__(self) -> str:
+        return f"<Network seed={self.seed} now={self.now_us / MICROSECONDS:.6f} s>"
+
+    # -- building --
+
+    def reactor(self, host: str, clock_offset_us: int = 0, clock_drift_ppm: float = 0.0) -> SimulatedReactor:
+        """The reactor of a host.  Its own clock may be off and may drift; timers keep the network's time."""
+        if host not in self._reactors:
+            self._reactors[host] = SimulatedReactor(self, host, clock_offset_us, clock_drift_ppm)
+        return self._reactors[host]
+
+    def connect(self, one: str, other: str, link: Link, back: Link | None = None) -> None:
+        """Put links between two hosts; without ``back`` the way back is like the way there."""
+        if back is None:
+            back = Link(**{name: getattr(link, name) for name in LINK_FIELDS})
+        self._links[one, other] = link
+        self._links[other, one] = back
+
+    def link(self, source: str, destination: str) -> Link:
+        """The link from one host to another; without ``connect`` it is perfect and instant."""
+        return self._links.setdefault((source, destination), Link())
+
+    # -- running --
+
+    def call_at(self, at_us: int, function: Callable[[], None]) -> None:
+        """Let something happen at a time."""
+        self._serial += 1
+        heapq.heappush(self._events, (at_us, self._serial, function))
+
+    def run(self, seconds: float = 0.0, until: Callable[[], bool] | None = None) -> bool:
+        """Let time pass, or stop as soon as ``until()`` is true; gives whether it became true.
+
+        Raises ``RuntimeError`` if something spins: a million events without time passing.
+        """
+        end_us = self.now_us + round(seconds * MICROSECONDS)
+        events = self._events
+        spin_at_us, spins = self.now_us, 0
+        while True:
+            if until is not None and until():
+                return True
+            if not events or events[0][0] > end_us:
+                break
+            at_us, _, function = heapq.heappop(events)
+            if at_us > self.now_us:
+                self.now_us = at_us
+                spins = 0
+            spins += 1
+            if spins > 1_000_000:
+                raise RuntimeError(f"{self!r} spins at {spin_at_us} us")
+            function()
+        self.now_us = end_us
+        return False
+
+    # -- datagrams --
+
+    def transmit(self, datagram: Datagram) -> None:
+        """Put a datagram on its link."""
+        link = self.link(datagram.source[0], datagram.destination[0])
+        chance = self.random.random
+        if link.hook is not None:
+            link.hook(datagram)
+        link.sent += 1
+        size = datagram.wire_bytes
+        full = link.queue_bytes is not None and link.queued_bytes + size > link.queue_bytes
+        if datagram.dropped or size > link.mtu_bytes or (link.rate_bytes_per_second and full):
+            link.dropped += 1
+            return
+
+        # the queue
+        leaves_us = self.now_us
+        if link.rate_bytes_per_second:
+            leaves_us = max(leaves_us, link.free_at_us) + round(size / link.rate_bytes_per_second * MICROSECONDS)
+            link.free_at_us = leaves_us
+            link.queued_bytes += size
+
+            def dequeue() -> None:
+                link.queued_bytes -= size
+
+            self.call_at(leaves_us, dequeue)
+
+        # the air
+        if link.loss and chance() < link.loss:
+            link.dropped += 1
+            return
+        if link.corrupt and chance() < link.corrupt and datagram.data:
+            bit = self.random.randrange(len(datagram.data) * 8)
+            corrupted = bytearray(datagram.data)
+            corrupted[bit >> 3] ^= 1 << (bit & 7)
+            datagram.data = bytes(corrupted)
+        arrival_us = leaves_us + link.delay_us
+        if link.jitter_us:
+            arrival_us += round(chance() * link.jitter_us)
+        if link.reorder and chance() < link.reorder:
+            self.call_at(arrival_us + link.reorder_delay_us, lambda: self._arrive(datagram))
+        else:
+            arrival_us = link.last_arrival_us = max(arrival_us, link.last_arrival_us)
+            self.call_at(arrival_us, lambda: self._arrive(datagram))
+        if link.duplicate and chance() < link.duplicate:
+            self.call_at(arrival_us + 1, lambda: self._arrive(datagram))
+
+    def _arrive(self, datagram: Datagram) -> None:
+        receiver = self.ports.get(datagram.destination[:2])
+        if receiver is None:
+            return
+        receiver.arrived.append((datagram.data, datagram.source))
+        if len(receiver.arrived) == 1:
+            # what arrives at the same moment is read in one turn
+            self.call_at(self.now_us, receiver.read)
+
+
+LINK_FIELDS = [name for name, value in Link.__dataclass_fields__.items() if value.init]
+
+
+@implementer(IReactorTime, IReactorUDP, IEnvironment)
+class SimulatedReactor:
+    """What a host's programs use as their reactor: timers, UDP, and numeric names only."""
+
+    def __init__(self, network: Network, host: str, clock_offset_us: int, clock_drift_ppm: float) -> None:
+        self.network = network
+        self.host = host
+        self._clock_offset_us = clock_offset_us
+        self._clock_rate = 1 + clock_drift_ppm / 1_000_000
+        self._calls: dict[DelayedCall, None] = {}
+        self._next_port = FIRST_EPHEMERAL_PORT
+
+    def __repr__(self) -> str:
+        return f"<SimulatedReactor {self.host} of {self.network!r}>"
+
+    # IEnvironment
+
+    def monotonic_us(self) -> int:
+        return self._clock_offset_us + int(self.network.now_us * self._clock_rate)
+
+    def random_bytes(self, count: int) -> bytes:
+        return self.network.random.randbytes(count)
+
+    # IReactorTime
+
+    def seconds(self) -> float:
+        return self.network.now_us / MICROSECONDS
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kw: Any) -> DelayedCall:
+        call = DelayedCall(self.seconds() + delay, callable, args, kw, self._cancelled, self._schedule, self.seconds)
+        self._schedule(call)
+        return call
+
+    def getDelayedCalls(self) -> list[DelayedCall]:
+        return list(self._calls)
+
+    def _schedule(self, call: DelayedCall) -> None:
+        self._calls[call] = None
+        # rounded up, so that a call is never early
+        at_us = max(-int(-call.getTime() * MICROSECONDS // 1), self.network.now_us)
+        self.network.call_at(at_us, lambda: self._run(call, at_us))
+
+    def _run(self, call: DelayedCall, at_us: int) -> None:
+        if not call.active() or call not in self._calls:
+            return
+        if call.delayed_time:
+            call.activate_delay()
+        if max(-int(-call.time * MICROSECONDS // 1), 0) > at_us:
+            self._schedule(call)
+            return
+        del self._calls[call]
+        call.called = 1
+        call.func(*call.args, **call.kw)
+
+    def _cancelled(self, call: DelayedCall) -> None:
+        self._calls.pop(call, None)
+
+    # IReactorUDP
+
+    def listenUDP(self, port: int, protocol: Any, interface: str = "", maxPacketSize: int = 8192) -> SimulatedPort:
+        """A UDP port of this host; 0 chooses one, a used one raises ``CannotListenError``."""
+        host = interface or "0.0.0.0"
+        taken = self.network.ports
+        if not port:
+            while (host, self._next_port) in taken:
+                self._next_port += 1
+            port = self._next_port
+            self._next_port += 1
+        key = (self.host if host in ("0.0.0.0", "::") else host, port)
+        if key in taken:
+            raise error.CannotListenError(interface, port, OSError(98, "Address already in use"))
+        simulated = SimulatedPort(self, key, protocol)
+        taken[key] = simulated
+        protocol.makeConnection(simulated)
+        return simulated
+
+
+@implementer(IUDPTransport, IListeningPort)
+class SimulatedPort:
+    """The transport of a DatagramProtocol on a simulated host."""
+
+    def __init__(self, reactor: SimulatedReactor, address: Address, protocol: Any) -> None:
+        self.reactor = reactor
+        self.protocol = protocol
+        self.arrived: list[tuple[bytes, Address]] = []
+        self.refusing = False  # as a full socket: every write raises
+        self._address = address
+        self._open = True
+
+    def read(self) -> None:
+        """Hand over what has arrived at this moment."""
+        arrived, self.arrived = self.arrived, []
+        for data, source in arrived:
+            if self._open:
+                self.protocol.datagramReceived(data, source)
+
+    def write(self, packet: bytes, addr: Address | None = None) -> None:
+        if self.refusing:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        assert addr is not None, "a simulated port is never connected"
+        network = self.reactor.network
+        network.transmit(Datagram(self._address, tuple(addr[:2]), packet, network.now_us))
+
+    def getHost(self) -> Any:
+        kind = IPv6Address if ":" in self._address[0] else IPv4Address
+        return kind("UDP", *self._address)
+
+    def getBroadcastAllowed(self) -> bool:
+        return False
+
+    def setBroadcastAllowed(self, enabled: bool) -> None:
+        """Nothing in a simulated network is broadcast."""
+
+    def startListening(self) -> None:
+        """A simulated port listens from the start."""
+
+    def stopListening(self) -> Deferred[None]:
+        stopped: Deferred[None] = Deferred()
+        if self._open:
+            self._open = False
+            del self.reactor.network.ports[self._address]
+            self.protocol.doStop()
+        self.reactor.callLater(0, stopped.callback, None)
+        return stopped
+
+    loseConnection = stopListening
+
+    def connect(self, host: str, port: int) -> None:
+        raise NotImplementedError("a simulated port is never connected")
+
+
+class Recorder:
+    """Writes down each datagram that a link carries, as hook of that link (and passes it to another hook)."""
+
+    def __init__(self, then: Callable[[Datagram], None] | None = None) -> None:
+        self.datagrams: list[Datagram] = []
+        self._then = then
+
+    def __call__(self, datagram: Datagram) -> None:
+        self.datagrams.append(datagram)
+        if self._then is not None:
+            self._then(datagram)
+
+    @property
+    def packets(self) -> list[Packet]:
+        """What was uTP, in the order of sending."""
+        packets = (datagram.packet for datagram in self.datagrams)
+        return [packet for packet in packets if packet is not None]

@@ -1,0 +1,363 @@
+"""What a Protocol sees of a uTP connection: an ``ITransport`` that behaves as Twisted's TCP does.
+
+``protocol.py`` calls ``settle`` when something happened to the connection and ``refill`` when more could be sent; the
+application calls everything else.
+
+On producers and closing
+    A producer that writes into us is paused when more than ``bufferSize`` bytes wait, and resumed when less than one
+    burst waits, so that bursts stay full; a pull producer is asked at the same mark.  What is in flight does not
+    count, or throughput would be ``bufferSize`` per round trip.  ``loseConnection`` and ``loseWriteConnection`` wait
+    for ``unregisterProducer``.
+
+    ``loseConnection`` stops deliveries at once, and ``connectionLost(ConnectionDone)`` comes when the peer has
+    everything, so that a program that then stops its reactor loses nothing.  A FIN from the peer ends a Protocol that
+    is not half-closeable the same way: what it wrote so far still arrives.  (TCP drops it; nobody relies on that.)
+
+    Nothing here calls the application from within a call of the application, but for the producer methods for which
+    Twisted's interfaces ask just that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableProtocol,
+    ILoggingContext,
+    IPushProducer,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from twisted.python import log
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txutp.core.connection import CLOSED, Connection
+from txutp.core.stats import ConnectionStats
+from txutp.errors import exception_for
+from txutp.protocol import UTPProtocol
+from txutp.udp import local_address_for, twisted_address
+
+# One dataReceived gets about so much; joining more costs more per byte.
+DELIVERY_BYTES = 256 * 1024
+
+_log = Logger()
+
+
+def log_prefix_of(who: Any) -> str:
+    """How a protocol or a factory wants to be called in the log: its own word, else the name of its class."""
+    return str(who.logPrefix()) if ILoggingContext.providedBy(who) else who.__class__.__name__
+
+
+@implementer(ITCPTransport, IConsumer, IPushProducer, ILoggingContext)
+class UTPTransport:
+    """A connected uTP stream.  Attributes without underscore are those that Twisted's TCP transports have."""
+
+    TLS = False
+    bufferSize = 65_536
+    disconnected = False
+    disconnecting = False
+    connected = 0
+    producer: Any = None
+    streamingProducer = False
+    protocol: Any = None
+
+    def __init__(self, utp: UTPProtocol, connection: Connection | None, logstr: str) -> None:
+        self.reactor = utp.reactor
+        self.logstr = logstr
+        self._utp = utp
+        self._connection = connection
+        self._peer = None if connection is None else twisted_address(connection.address)
+        self._host: Any = None
+        self._keep_alive = False
+        self._paused = False  # we deliver nothing
+        self._producer_paused = False
+        self._write_ending = False  # loseWriteConnection was called
+        self._write_ended_told = False
+        self._end_told = False  # the peer's FIN was passed on
+        self._failure: Failure | None = None  # why we end it ourselves, if not for a reason of the connection
+        self._on_lost: Callable[[Failure], None] | None = None  # told after the protocol
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else "disconnected"
+        return f"<{self.__class__.__name__} {self.logstr} {state} to {self._peer}>"
+
+    def logPrefix(self) -> str:
+        return self.logstr
+
+    # -- begin, called by port.py --
+
+    def begin(self, protocol: Any) -> None:
+        """The connection is up: join it with its protocol."""
+        self.protocol = protocol
+        self.connected = 1
+        try:
+            self._in_context(protocol.makeConnection, self)
+        except Exception:
+            self._fail(Failure(), "connectionMade raised")
+
+    # -- called by UTPProtocol --
+
+    def settle(self) -> None:
+        """Pass on what happened to the connection since the last time."""
+        connection = self._connection
+        if not self.connected or connection is None:
+            return
+
+        # stream bytes, unless nobody wants them (now)
+        while not self._paused and not self.disconnecting:
+            data = connection.take(DELIVERY_BYTES)
+            if not data:
+                if connection.at_eof and not self._end_told and connection.state != CLOSED:
+                    self._end_told = True
+                    self._peer_ended()
+                break
+            self._call(self.protocol.dataReceived, data)
+        if self.disconnecting and self.producer is not None and connection.at_eof:
+            # nobody is left for whom the producer could go on
+            self._close_connection()
+
+        # our own half has ended
+        if self._write_ending and not self._write_ended_told and connection.fin_sequence is not None:
+            self._write_ended_told = True
+            if IHalfCloseableProtocol.providedBy(self.protocol) and not self.disconnecting:
+                self._call(self.protocol.writeConnectionLost)
+
+        if connection.state == CLOSED and self.connected:
+            self._lost(self._failure or Failure(exception_for(connection.close_reason)))
+
+    def refill(self) -> None:
+        """More may leave: let a waiting producer write if little is left."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._write_ending and not self._write_ended_told and connection.fin_sequence is not None:
+            # our FIN has just left; the protocol hears of it in the next round
+            self._utp.touch(connection)
+        if self.producer is None or self._failure is not None:
+            return
+        waiting = self._producer_paused or not self.streamingProducer
+        if waiting and connection.sending.unsent_bytes < min(self.bufferSize, connection.sending.burst_bytes):
+            self._producer_paused = False
+            try:
+                self.producer.resumeProducing()
+            except Exception:
+                self._fail(Failure(), "resumeProducing raised")
+
+    def _in_context(self, method: Callable[..., object], *arguments: Any) -> None:
+        """Call with our name as the system of whatever is logged meanwhile."""
+        log.callWithContext({"system": self.logPrefix()}, method, *arguments)
+
+    def _call(self, method: Callable[..., object], *arguments: Any) -> None:
+        """Call the application; if it raises, the connection ends with what it raised as the reason."""
+        try:
+            self._in_context(method, *arguments)
+        except Exception:
+            self._fail(Failure(), f"{getattr(method, '__name__', method)} raised")
+
+    def _fail(self, failure: Failure, what: str) -> None:
+        _log.failure("{what}", failure=failure, what=what)
+        self._failure = failure
+        self.disconnecting = True
+        if self._connection is not None:
+            self._connection.abort()
+            self._utp.touch(self._connection)
+
+    def _peer_ended(self) -> None:
+        """The peer will send no more."""
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self._call(self.protocol.readConnectionLost)
+        else:
+            self.disconnecting = True
+            self._close_connection()
+
+    def _lost(self, reason: Failure) -> None:
+        """The end, told once."""
+        self.connected = 0
+        self.disconnected = True
+        self.disconnecting = False
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            try:
+                producer.stopProducing()
+            except Exception:
+                _log.failure("stopProducing raised")
+        protocol, self.protocol = self.protocol, None
+        on_lost, self._on_lost = self._on_lost, None
+        self._utp_released()
+        try:
+            self._in_context(protocol.connectionLost, reason)
+        except Exception:
+            _log.failure("connectionLost raised")
+        if on_lost is not None:
+            on_lost(reason)
+
+    def _utp_released(self) -> None:
+        """The connection is gone; a client closes its UDP port here, before anybody hears of the end."""
+
+    # -- ITransport --
+
+    def write(self, data: bytes) -> None:
+        """Append bytes to the stream.  They leave after this turn of the reactor, packed into full packets."""
+        if not isinstance(data, bytes):
+            raise TypeError("Data must be bytes")
+        if not self.connected or not data:
+            return
+        connection = self._connection
+        assert connection is not None
+        connection.write(data)
+        self._utp.touch(connection)
+        if (
+            self.producer is not None
+            and self.streamingProducer
+            and not self._producer_paused
+            and connection.sending.unsent_bytes > self.bufferSize
+        ):
+            self._producer_paused = True
+            self.producer.pauseProducing()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Append several pieces; none is written if one of them is not bytes."""
+        pieces = list(iovec)
+        for piece in pieces:
+            if not isinstance(piece, bytes):
+                raise TypeError("Data must be bytes")
+        UTPTransport.write(self, b"".join(pieces))
+
+    def flush(self) -> None:
+        """Send what was written so far without waiting for more to fill the last packet.
+
+        Needed only where each write is a message that must not wait for the acknowledgement of the one before it; see
+        also ``setTcpNoDelay``.
+        """
+        if self.connected and self._connection is not None:
+            self._connection.sending.flush()
+            self._utp.touch(self._connection)
+
+    def loseConnection(self) -> None:
+        """Close when everything written has arrived at the peer; nothing is delivered any more."""
+        if not self.connected or self.disconnecting:
+            return
+        self.disconnecting = True
+        if self.producer is None:
+            self._close_connection()
+
+    def abortConnection(self) -> None:
+        """Close at once; what was written may be lost, and the peer is told with a RESET."""
+        if not self.connected or self._connection is None or self._failure is not None:
+            return
+        self.disconnecting = True
+        self._connection.abort()
+        self._utp.touch(self._connection)
+
+    def loseWriteConnection(self) -> None:
+        """End our half of the stream behind what was written; reading goes on."""
+        if not self.connected or self._write_ending:
+            return
+        self._write_ending = True
+        if self.producer is None:
+            self._end_writing()
+
+    def _close_connection(self) -> None:
+        assert self._connection is not None
+        self._connection.close(self._utp.now_us())
+        self._utp.touch(self._connection)
+
+    def _end_writing(self) -> None:
+        assert self._connection is not None
+        self._connection.shutdown()
+        self._utp.touch(self._connection)
+
+    def getPeer(self) -> Any:
+        """The remote address; it stays known after the end."""
+        return self._peer
+
+    def getHost(self) -> Any:
+        """Our address as the peer may see it, learned from the routing table if the UDP port has all addresses."""
+        if self._host is None:
+            host = self._utp.port_address
+            if host.host in ("0.0.0.0", "::") and self._connection is not None:
+                host = local_address_for(self._connection.address, host.port)
+            self._host = host
+        return self._host
+
+    def stats(self) -> ConnectionStats:
+        """How the connection is doing, in the words of ``ss -ti``; after its end, how it was doing then."""
+        if self._connection is None:
+            raise RuntimeError("There is no connection yet, so there is nothing to tell.")
+        return self._connection.stats()
+
+    # -- ITCPTransport --
+
+    def getTcpNoDelay(self) -> bool:
+        """Whether small writes leave at once although another small packet is in flight."""
+        return self._connection is not None and self._connection.sending.no_delay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Switch the packing of small writes off, or on again."""
+        if self._connection is not None:
+            self._connection.sending.no_delay = bool(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        """What setTcpKeepAlive was given; keepalive itself is a matter of ``Settings.keepalive_us``."""
+        return self._keep_alive
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Remembered for programs that ask; see ``getTcpKeepAlive``."""
+        self._keep_alive = bool(enabled)
+
+    # -- IConsumer --
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let a producer write as fast as the path takes it; RuntimeError if there is one already."""
+        if self.producer is not None:
+            raise RuntimeError(
+                f"Cannot register producer {producer}, because producer {self.producer} was never unregistered."
+            )
+        if self.disconnected:
+            producer.stopProducing()
+            return
+        self.producer = producer
+        self.streamingProducer = streaming
+        self._producer_paused = False
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """The producer is done; a close that waited for it happens now."""
+        self.producer = None
+        self._producer_paused = False
+        if not self.connected:
+            return
+        if self.disconnecting:
+            self._close_connection()
+        elif self._write_ending:
+            self._end_writing()
+
+    def stopConsuming(self) -> None:
+        """Unregister the producer and close."""
+        self.unregisterProducer()
+        self.loseConnection()
+
+    # -- IPushProducer: we produce for the protocol --
+
+    def pauseProducing(self) -> None:
+        """Deliver nothing, not even the end of the stream, until resumed; the peer soon may send nothing."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Deliver again, from the next turn of the reactor on."""
+        if self.connected and not self.disconnecting:
+            self._paused = False
+            assert self._connection is not None
+            self._utp.touch(self._connection)
+
+    def stopProducing(self) -> None:
+        """The protocol's other end has gone."""
+        self.loseConnection()
+
+    # Public on TCP transports too, and used.
+    stopReading = pauseProducing
+    startReading = resumeProducing
