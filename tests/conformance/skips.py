@@ -1,0 +1,58 @@
+"""Which of Twisted's tests do not run over uTP, and why: the one table of exceptions."""
+
+from __future__ import annotations
+
+DESCRIPTOR = "asks the reactor for the file descriptor of one connection; promises.py asks for data"
+EXHAUSTION = "runs out of file descriptors while accepting; accepting uTP takes none"
+HANDLE = "writes to the socket of one connection with getHandle(); many share a UDP socket"
+
+# What is skipped over uTP. Nothing else may be: tests/test_conformance.py looks at the reasons.
+SKIPPED = {
+    "ConnectionTests.test_resumeProducing": DESCRIPTOR,
+    "ConnectionTests.test_resumeProducingWhileDisconnected": DESCRIPTOR,
+    "ConnectionTests.test_resumeProducingWhileDisconnecting": DESCRIPTOR,
+    "PauseProducingTests.test_pauseProducingInConnectionMade": DESCRIPTOR,
+    "PortTests.test_closePeerOnEMFILE": EXHAUSTION,
+    "ProperlyCloseFilesTests.test_properlyCloseFiles": HANDLE,
+    "StolenTCPTests.test_properlyCloseFiles": HANDLE,
+    "TLSPortTests.test_closePeerOnEMFILE": EXHAUSTION,
+}
+
+ADOPTION = "takes over a connected or listening socket of the kernel; a uTP connection has none"
+INSIDES = "looks at the insides of twisted.internet.tcp, with fake sockets or none"
+SOCKET_OPTIONS = "reads SO_REUSEADDR and SO_REUSEPORT of the socket behind a transport"
+TOOLS = "tests the tools of the tests"
+TLS_INSIDES = "looks at OpenSSL contexts; no transport takes part"
+
+# The classes of the four modules of transport tests that are not bound at all; suite.py checks
+# that every other test is.
+NOT_BOUND = {
+    "AdoptStreamConnectionTestsBuilder": ADOPTION,
+    "AssertPeerClosedOnEMFILETests": TOOLS,
+    "BuffersLogsTests": INSIDES,
+    "ClientContextFactoryTests": TLS_INSIDES,
+    "DefaultOpenSSLContextFactoryTests": TLS_INSIDES,
+    "DeprecationTests": TLS_INSIDES,
+    "ExhaustsFileDescriptorsTests": TOOLS,
+    "FileDescriptorReservationTests": INSIDES,
+    "NullFileDescriptorReservationTests": INSIDES,
+    "SimpleUtilityTests": INSIDES,
+    "TCPConnectionTests": INSIDES,
+    "TCPFDPortTestsBuilder": ADOPTION,
+    "TCPPortTests": INSIDES,
+    "TCPServerTests": INSIDES,
+    "TestBindAddressBuilder": SOCKET_OPTIONS,
+}
+
+# How the reasons begin that the host is to blame for.
+ABOUT_THE_HOST = (
+    "Does not work on systems without IPv6",
+    "IPv6 not available",
+    "Link local IPv6 address unavailable",
+)
+
+# The other way round: what promises.py asks of uTP and TCP cannot do.
+ADDRESSES_OF_TCP = "asks its socket for addresses, and has none after the end"
+ITERABLES_OF_TCP = "walks through an iterable twice, and finds a generator empty"
+SILENCE_OF_TCP = "always gets an answer on the loopback interface"
+GAPS_OF_TCP = {ADDRESSES_OF_TCP, ITERABLES_OF_TCP, SILENCE_OF_TCP}

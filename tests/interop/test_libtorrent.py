@@ -1,0 +1,123 @@
+"""BitTorrent over uTP with libtorrent: the two examples in both directions.
+
+The examples run as a user would run them, as programs of their own. libtorrent has no TCP here, so
+what arrives has come over uTP; it says so itself, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+
+from .support import HERE, HOST, ROOT, TRANSPORT, running, seeded_bytes, tally_of, within
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+LENGTH = 16_000_000
+PIECE_LENGTH = 256 * 1024
+
+# libtorrent gives up a connection when one packet is lost three times. Then it, or the leecher,
+# would have failed; this limit is only for a machine that is very busy.
+LIMIT_SECONDS = 60
+
+PEER = [sys.executable, str(HERE / "libtorrent_peer.py")]
+LEECHER = [sys.executable, str(ROOT / "examples" / "leecher.py")]
+SEEDER = [sys.executable, str(ROOT / "examples" / "seeder.py")]
+
+
+@pytest.fixture(autouse=True)
+def _needs() -> None:
+    """Libtorrent and the library of the examples, or a sentence that tells how to get them."""
+    for module, package in [("libtorrent", "libtorrent"), ("bencode2", "bencode2")]:
+        if importlib.util.find_spec(module) is None:
+            pytest.fail(f"{package} is missing: run `pip install {package}`")
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Path:
+    """A file to share."""
+    path = tmp_path / "here" / "content.bin"
+    path.parent.mkdir()
+    # The last piece is shorter than the others, and so is its last block.
+    path.write_bytes(seeded_bytes(LENGTH + 123))
+    return path
+
+
+@pytest.fixture
+def torrent(tmp_path: Path, content: Path) -> Path:
+    """The torrent file for it."""
+    from bencode2 import bencode
+
+    data = content.read_bytes()
+    pieces = [data[start : start + PIECE_LENGTH] for start in range(0, len(data), PIECE_LENGTH)]
+    info = {
+        "length": len(data),
+        "name": content.name,
+        "piece length": PIECE_LENGTH,
+        "pieces": b"".join(hashlib.sha1(piece).digest() for piece in pieces),
+    }
+    path = tmp_path / "content.torrent"
+    path.write_bytes(bencode({"info": info}))
+    return path
+
+
+@pytest_twisted.ensureDeferred
+@within(seconds=LIMIT_SECONDS)
+async def test_leecher_fetches_from_libtorrent(tmp_path: Path, content: Path, torrent: Path) -> None:
+    """Our leecher connects to a libtorrent seed and gets the file."""
+    output = tmp_path / "fetched.bin"
+
+    async with running(*PEER, "seed", str(torrent), str(content.parent)) as seed:
+        endpoint = f"{TRANSPORT}:{HOST}:{(await seed.result())['port']}"
+        async with running(*LEECHER, str(torrent), str(output), endpoint) as leecher:
+            await leecher.finished()
+        result = await seed.result()
+        await seed.finished()
+
+    assert tally_of(output.read_bytes()) == tally_of(content.read_bytes())
+    assert result["over_utp"] == [TRANSPORT == "utp"]
+    assert result["connections"] == 1
+
+
+@pytest_twisted.ensureDeferred
+@within(seconds=LIMIT_SECONDS)
+async def test_libtorrent_fetches_from_seeder(tmp_path: Path, content: Path, torrent: Path) -> None:
+    """libtorrent connects to our seeder and gets the file."""
+    directory = tmp_path / "there"
+    directory.mkdir()
+
+    endpoint = f"{TRANSPORT}:0:interface={HOST}"
+    async with running(*SEEDER, str(torrent), str(content), endpoint) as seeder:
+        match = re.search(r"port (\d+)$", await seeder.line())
+        assert match
+        async with running(*PEER, "fetch", str(torrent), str(directory), match[1]) as leecher:
+            result = await leecher.result()
+            await leecher.finished()
+
+    fetched = directory / content.name
+    assert tally_of(fetched.read_bytes()) == tally_of(content.read_bytes())
+    assert result["over_utp"] == [TRANSPORT == "utp"]
+    assert result["connections"] == 1
+
+
+@pytest_twisted.ensureDeferred
+@within(seconds=LIMIT_SECONDS)
+async def test_leecher_fetches_from_seeder(tmp_path: Path, content: Path, torrent: Path) -> None:
+    """The two examples understand each other."""
+    output = tmp_path / "fetched.bin"
+
+    endpoint = f"{TRANSPORT}:0:interface={HOST}"
+    async with running(*SEEDER, str(torrent), str(content), endpoint) as seeder:
+        match = re.search(r"port (\d+)$", await seeder.line())
+        assert match
+        endpoint = f"{TRANSPORT}:{HOST}:{match[1]}"
+        async with running(*LEECHER, str(torrent), str(output), endpoint) as leecher:
+            await leecher.finished()
+
+    assert tally_of(output.read_bytes()) == tally_of(content.read_bytes())

@@ -1,0 +1,92 @@
+"""Twisted's own tests, bound to uTP in tests/conformance, under each of the four reactors.
+
+They run under trial in a process of their own, because they install and make reactors, which a
+process with pytest-twisted's running reactor cannot do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.skips import ABOUT_THE_HOST, GAPS_OF_TCP, SKIPPED
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# One run takes a few seconds; one that hangs is ended with what it has said until then.
+TIMEOUT_SECONDS = 150
+
+# How many tests have to pass, so that a suite that finds no tests is not taken for a good one.
+MINIMUM = 370
+
+# How much of a failing run is shown.
+SHOWN_CHARACTERS = 40_000
+
+
+def skips(output: str) -> dict[str, str]:
+    """The tests that trial says it skipped, with the reasons."""
+    found = {}
+    for section in re.split(r"^=+\n", output, flags=re.MULTILINE):
+        if section.startswith("[SKIPPED]\n"):
+            reason, _, tests = section.removeprefix("[SKIPPED]\n").partition("\n\n")
+            for test in re.findall(r"^tests\.conformance\.\S+$", tests, re.MULTILINE):
+                found[test] = reason.strip()
+    return found
+
+
+def count(word: str, output: str) -> int:
+    """A number from trial's last line, like ``FAILED (failures=2, successes=385)``."""
+    last_line = output.strip().rpartition("\n")[2]
+    match = re.search(rf"\b{word}=(\d+)", last_line)
+    return int(match[1]) if match else 0
+
+
+@pytest.mark.conformance
+@pytest.mark.slow
+@pytest.mark.parametrize("reactor", ["select", "poll", "epoll", "asyncio"])
+def test_twisted_conformance(reactor: str, tmp_path: Path) -> None:
+    """Every test passes, except those that skips.py excuses."""
+    command = [
+        *(sys.executable, "-m", "twisted.trial", f"--reactor={reactor}"),
+        f"--temp-directory={tmp_path / 'trial'}",
+        # Tracebacks at once, too: a run that hangs says nothing at its end.
+        "--rterrors",
+        "tests.conformance.suite",
+    ]
+
+    try:
+        run = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired as expired:
+        said = (expired.stdout or b"").decode("utf-8", "replace")
+        pytest.fail(f"still running after {TIMEOUT_SECONDS} s:\n{said[-SHOWN_CHARACTERS:]}", pytrace=False)
+
+    skipped = skips(run.stdout)
+    for test, reason in skipped.items():
+        print(f"skipped {test}: {reason}")
+    if run.returncode:
+        # The tracebacks stand between the list of all tests and the last line.
+        tracebacks = run.stdout[max(run.stdout.find("\n====="), 0) :]
+        pytest.fail(f"{' '.join(command)}\n{tracebacks[-SHOWN_CHARACTERS:]}", pytrace=False)
+    excused = {*SKIPPED.values(), *GAPS_OF_TCP}
+    unexcused = {
+        test: reason
+        for test, reason in skipped.items()
+        if reason not in excused and not reason.startswith(ABOUT_THE_HOST)
+    }
+    assert unexcused == {}
+    assert len(skipped) == count("skips", run.stdout)
+    assert count("successes", run.stdout) >= MINIMUM
