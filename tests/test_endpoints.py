@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from tests.support import SERVER, Accepting, Pair, ScriptedServer
-from txutp import UTPClientEndpoint, UTPServerEndpoint
+from txutp import Ledbat, LedbatPlusPlus, Settings, UTPClientEndpoint, UTPServerEndpoint
 
 LOCAL = "127.0.0.1"
 
@@ -76,6 +76,31 @@ def test_bad_client_strings_fail_as_tcp_strings_do(arguments: str) -> None:
     with pytest.raises((TypeError, ValueError)) as tcp:
         clientFromString(reactor, f"tcp{arguments}")
     assert utp.type is tcp.type
+
+
+@pytest.mark.parametrize("kind", [clientFromString, serverFromString])
+def test_strings_choose_the_congestion_controller_and_its_target(kind: Any) -> None:
+    where = "utp:127.0.0.1:6881" if kind is clientFromString else "utp:6881"
+    assert kind(reactor, where)._settings == Settings()
+    chosen = kind(reactor, f"{where}:congestion=ledbat++:target=25ms")._settings
+    assert (chosen.congestion, chosen.target_delay_us) == (LedbatPlusPlus, 25_000)
+    assert kind(reactor, f"{where}:congestion=txutp.core.ledbat.Ledbat")._settings.congestion is Ledbat
+    assert kind(reactor, f"{where}:target=0.005s")._settings.target_delay_us == 5_000
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("congestion=bbr", "ledbat, ledbat\\+\\+, shallow"),
+        ("congestion=txutp.nothing", "dotted name"),
+        ("target=25", "unit"),
+        ("target=fastms", "unit"),
+        ("target=2s", "target_delay_us is from"),
+    ],
+)
+def test_a_wrong_choice_is_told_with_what_is_accepted(option: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        serverFromString(reactor, f"utp:6881:{option}")
 
 
 def test_a_bad_interface_fails_at_listen() -> None:

@@ -17,9 +17,11 @@ PACKAGE = ROOT / "txutp"
 # floor do not know each other. A new module is written into this table, and nowhere else.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.sequence", "core.packet", "core.batch", "core.stats"),
-    ("core.rtt", "core.delay", "core.mtu"),
+    ("core.delay", "core.mtu", "core.pacing"),
+    ("core.rtt",),
     ("core.congestion",),
-    ("core.ledbat",),
+    ("core.ledbat", "core.ledbatpp", "core.shallow"),
+    ("core.controllers",),
     ("core.settings", "core.sending", "core.receiving"),
     ("core.flow",),
     ("core.connection",),

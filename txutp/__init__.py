@@ -10,7 +10,9 @@ order, ``udp.py`` (the socket), ``protocol.py`` (joins it with connections), ``t
 
 from txutp.client import connectUTP
 from txutp.core.ledbat import Ledbat
+from txutp.core.ledbatpp import LedbatPlusPlus
 from txutp.core.settings import Settings
+from txutp.core.shallow import Shallow
 from txutp.endpoints import UTPClientEndpoint, UTPServerEndpoint
 from txutp.port import listenUTP
 from txutp.protocol import UTPProtocol
@@ -18,7 +20,9 @@ from txutp.transport import UTPTransport
 
 __all__ = [
     "Ledbat",
+    "LedbatPlusPlus",
     "Settings",
+    "Shallow",
     "UTPClientEndpoint",
     "UTPProtocol",
     "UTPServerEndpoint",

@@ -5,6 +5,9 @@ utp:6881:interface=127.0.0.1               on one of them
 utp:port=6881:interface=\\:\\:               on IPv6
 utp:127.0.0.1:6881                         a client
 utp:host=example.org:port=6881:timeout=10  a client that gives up after ten seconds
+
+Both kinds take ``congestion=ledbat`` (or ``ledbat++``, ``shallow``, or the dotted name of a controller class) and
+``target=25ms``, how long packets may wait in queues.
 """
 
 from __future__ import annotations
@@ -24,11 +27,15 @@ from twisted.internet.interfaces import (
     IStreamServerEndpointStringParser,
 )
 from twisted.plugin import IPlugin
+from twisted.python.reflect import namedAny
 from zope.interface import implementer
 
 from txutp.client import connectUTP
-from txutp.core.settings import Settings
+from txutp.core.controllers import CONTROLLERS
+from txutp.core.settings import SECOND_US, Settings
 from txutp.port import listenUTP
+
+UNITS_US = {"us": 1, "ms": 1_000, "s": SECOND_US}
 
 
 @implementer(IStreamServerEndpoint)
@@ -122,11 +129,56 @@ class UTPClientParser:
         return _parse_client(reactor, *args, **kwargs)
 
 
-def _parse_server(reactor: Any, port: str, backlog: str = "50", interface: str = "") -> UTPServerEndpoint:
-    return UTPServerEndpoint(reactor, int(port), int(backlog), interface)
+def _parse_server(
+    reactor: Any,
+    port: str,
+    backlog: str = "50",
+    interface: str = "",
+    *,
+    congestion: str | None = None,
+    target: str | None = None,
+) -> UTPServerEndpoint:
+    return UTPServerEndpoint(reactor, int(port), int(backlog), interface, _parse_settings(congestion, target))
 
 
 def _parse_client(
-    reactor: Any, host: str, port: str, timeout: str = "30", bindAddress: str | None = None
+    reactor: Any,
+    host: str,
+    port: str,
+    timeout: str = "30",
+    bindAddress: str | None = None,
+    *,
+    congestion: str | None = None,
+    target: str | None = None,
 ) -> UTPClientEndpoint:
-    return UTPClientEndpoint(reactor, host, int(port), float(timeout), bindAddress)
+    settings = _parse_settings(congestion, target)
+    return UTPClientEndpoint(reactor, host, int(port), float(timeout), bindAddress, settings)
+
+
+def _parse_settings(congestion: str | None, target: str | None) -> Settings:
+    """The settings that a string asks for; ValueError with what is accepted."""
+    chosen: dict[str, Any] = {}
+    if congestion is not None:
+        if congestion in CONTROLLERS:
+            chosen["congestion"] = CONTROLLERS[congestion]
+        else:
+            try:
+                chosen["congestion"] = namedAny(congestion)
+            except Exception as problem:
+                known = ", ".join(CONTROLLERS)
+                raise ValueError(
+                    f"congestion is one of {known}, or the dotted name of a controller class, not {congestion!r}"
+                ) from problem
+    if target is not None:
+        chosen["target_delay_us"] = _parse_duration_us(target)
+    return Settings(**chosen)
+
+
+def _parse_duration_us(text: str) -> int:
+    """Microseconds in ``25ms``, ``0.025s`` or ``25000us``."""
+    number = text.rstrip("mus")
+    unit = text[len(number) :]
+    try:
+        return round(float(number) * UNITS_US[unit])
+    except (KeyError, ValueError, OverflowError) as problem:
+        raise ValueError(f"a time is a number with a unit, like 25ms, 0.025s or 25000us, not {text!r}") from problem

@@ -15,8 +15,50 @@ from txutp.core.rtt import RoundTrip
 MINIMUM_WINDOW_SEGMENTS = 2
 
 
+class Acknowledgement:
+    """What one packet of the peer says of our data.
+
+    Both delays are what our packets waited in queues, unfiltered, in microseconds: ``one_way_delay_us`` by the
+    timestamps, on the way to the peer; ``round_trip_delay_us`` by our own clock, on both ways.  They are None unless a
+    full-size packet was answered: a small one passes a slow link faster, and would make all later ones look delayed.
+    """
+
+    __slots__ = (
+        "acked_bytes",
+        "now_us",
+        "one_way_delay_us",
+        "round_trip",
+        "round_trip_delay_us",
+        "sent_us",
+        "window_limited",
+    )
+
+    def __init__(
+        self,
+        now_us: int,
+        acked_bytes: int,
+        sent_us: int,
+        one_way_delay_us: int | None,
+        round_trip_delay_us: int | None,
+        round_trip: RoundTrip,
+        window_limited: bool,
+    ) -> None:
+        self.now_us = now_us
+        self.acked_bytes = acked_bytes  # that were not acknowledged before
+        self.sent_us = sent_us  # when the latest packet left that is known to have arrived
+        self.one_way_delay_us = one_way_delay_us
+        self.round_trip_delay_us = round_trip_delay_us
+        self.round_trip = round_trip
+        self.window_limited = window_limited  # the window, not application or peer, bounded what was in flight
+
+
 class Controller(Protocol):
     """The rules for how much may be in flight."""
+
+    segment_bytes: int
+    """Payload of a full packet; the connection sets it again when it learns the path's MTU."""
+    pacing_gain: float
+    """Packets leave spread over the round trip at this many windows per round trip; 0 sends them as they come."""
 
     @property
     def window_bytes(self) -> int:
@@ -26,25 +68,17 @@ class Controller(Protocol):
     def target_delay_us(self) -> int:
         """How long our packets may wait in queues."""
 
-    def on_ack(
-        self,
-        now_us: int,
-        acked_bytes: int,
-        queue_delay_us: int | None,
-        round_trip: RoundTrip,
-        window_limited: bool,
-    ) -> None:
-        """One packet acknowledged ``acked_bytes`` more; called once however many segments that are.
+    def on_ack(self, ack: Acknowledgement) -> None:
+        """Something arrived; called once for a packet of the peer however many segments it acknowledges."""
 
-        ``queue_delay_us`` is unfiltered, None if the packet carried no sample.  ``window_limited`` says whether the
-        window, not the application or the peer, bounded what was in flight.
-        """
-
-    def on_loss(self, now_us: int) -> None:
-        """Something was lost; called at most once per window of data."""
+    def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
+        """Something was lost; ``new_window`` if all that was lost before had been sent before the last such call."""
 
     def on_timeout(self, now_us: int) -> None:
         """Nothing came back for a whole retransmission timeout."""
+
+    def on_spurious(self, now_us: int) -> None:
+        """What the last ``on_loss`` or ``on_timeout`` reported was not lost, only late."""
 
 
 class ControllerFactory(Protocol):
@@ -62,6 +96,22 @@ class Traced:
         self._report = report
 
     @property
+    def segment_bytes(self) -> int:
+        return self._controller.segment_bytes
+
+    @segment_bytes.setter
+    def segment_bytes(self, size: int) -> None:
+        self._controller.segment_bytes = size
+
+    @property
+    def pacing_gain(self) -> float:
+        return self._controller.pacing_gain
+
+    @pacing_gain.setter
+    def pacing_gain(self, gain: float) -> None:
+        self._controller.pacing_gain = gain
+
+    @property
     def window_bytes(self) -> int:
         return self._controller.window_bytes
 
@@ -69,21 +119,18 @@ class Traced:
     def target_delay_us(self) -> int:
         return self._controller.target_delay_us
 
-    def on_ack(
-        self,
-        now_us: int,
-        acked_bytes: int,
-        queue_delay_us: int | None,
-        round_trip: RoundTrip,
-        window_limited: bool,
-    ) -> None:
-        self._controller.on_ack(now_us, acked_bytes, queue_delay_us, round_trip, window_limited)
-        self._report(now_us, "ack", self.window_bytes, queue_delay_us)
+    def on_ack(self, ack: Acknowledgement) -> None:
+        self._controller.on_ack(ack)
+        self._report(ack.now_us, "ack", self.window_bytes, ack.one_way_delay_us)
 
-    def on_loss(self, now_us: int) -> None:
-        self._controller.on_loss(now_us)
+    def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
+        self._controller.on_loss(now_us, lost_bytes, new_window)
         self._report(now_us, "loss", self.window_bytes, None)
 
     def on_timeout(self, now_us: int) -> None:
         self._controller.on_timeout(now_us)
         self._report(now_us, "timeout", self.window_bytes, None)
+
+    def on_spurious(self, now_us: int) -> None:
+        self._controller.on_spurious(now_us)
+        self._report(now_us, "spurious", self.window_bytes, None)

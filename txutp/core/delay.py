@@ -14,6 +14,9 @@ SLOTS = 13  # libutp's number; RFC 6817 suggests ten
 # The peer's base may fall by this much without us believing that its route changed (libutp, libtorrent).
 LARGEST_SHIFT_US = 10_000
 
+# A peer whose clock never moves says the same each time (utp-rs does so when clocks differ by more than a minute).
+CONSTANT_SAMPLES = 20
+
 # No sample was taken: 0 says so, 0x7fffffff is what an old uTorrent said instead.
 NOT_A_SAMPLE = (0, 0x7FFFFFFF)
 
@@ -61,11 +64,13 @@ class DelayHistory:
 class PathDelay:
     """Both directions of a path: theirs is watched only because a fall of its base betrays that the clocks drift."""
 
-    __slots__ = ("ours", "reply_us", "theirs")
+    __slots__ = ("_last_difference_us", "_repeats", "ours", "reply_us", "theirs")
 
     def __init__(self) -> None:
         self.ours = DelayHistory()
         self.theirs = DelayHistory()
+        self._last_difference_us = 0
+        self._repeats = 0  # of the same answer, one after another
         self.reply_us = 0  # what we send back as timestamp difference; 0 until their first timestamp
 
     def on_timestamp(self, timestamp_us: int, now_us: int) -> None:
@@ -89,6 +94,13 @@ class PathDelay:
         A delay longer than the round trip cannot be: the base is too low by the excess (libutp), so it moves up.
         """
         if difference_us in NOT_A_SAMPLE:
+            return None
+        if difference_us != self._last_difference_us:
+            self._last_difference_us = difference_us
+            self._repeats = 0
+        elif self._repeats < CONSTANT_SAMPLES:
+            self._repeats += 1
+        else:
             return None
         delay_us = self.ours.on_sample(difference_us, now_us)
         if delay_us > round_trip_us > 0:

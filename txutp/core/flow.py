@@ -5,13 +5,16 @@ and ``next_fin`` give what may leave now; ``handle_timeout`` is called when noth
 knows nothing of headers, ids or the state of the connection.
 
 Lost segments are found by acknowledgements first (``SendBuffer.detect_losses``), at the tail of what is in flight by
-one probe after two round trips (RFC 8985 7), and by the retransmission timeout in the end (RFC 6298).
+one probe after two round trips (RFC 8985 7), and by the retransmission timeout in the end (RFC 6298).  When all that
+one cut of the window was for turns out to have arrived after all, the cut is undone (as RFC 3522 does with TCP's
+timestamps; here an answer that comes too soon after a retransmission gives it away).
 """
 
 from __future__ import annotations
 
-from txutp.core.congestion import Controller
+from txutp.core.congestion import Acknowledgement, Controller
 from txutp.core.delay import PathDelay
+from txutp.core.pacing import Pacer
 from txutp.core.packet import HEADER_BYTES
 from txutp.core.rtt import RoundTrip
 from txutp.core.sending import RUN_MAXIMUM_BYTES, RUN_MAXIMUM_SEGMENTS, Run, SendBuffer
@@ -21,6 +24,10 @@ NEVER_US = 1 << 62
 
 PERSIST_US = SECOND_US  # first probe of a closed window (RFC 1122 4.2.2.17); doubled each time
 MAXIMUM_BACKOFF = 10
+
+# An answer that comes sooner than this share of the shortest round trip after a retransmission was not for it.
+SOONEST_ANSWER = 0.9
+MAXIMUM_REORDERING_QUARTERS = 8
 
 # Do not cut small bursts off a large transfer: on fast paths each ack would free three segments, which would draw an
 # ack, for ever (15 times slower with no error anywhere).  Bounded by a quarter of the window and by what the
@@ -34,13 +41,17 @@ class Flow(SendBuffer):
 
     __slots__ = (
         "_burst_segments",
+        "_cut_marks",
         "_duplicate_acks",
         "_flush",
         "_last_sent_us",
         "_limited_sequence",
+        "_paced_until_us",
+        "_pacer",
         "_probe_due",
         "_probed",
         "_recovery_sequence",
+        "_reordering_quarters",
         "_resend_forced",
         "_settings",
         "_timer_started_us",
@@ -73,6 +84,8 @@ class Flow(SendBuffer):
         self._flush = False  # the short segment at the end of what is unsent leaves at once
         self._burst_segments = min(RUN_MAXIMUM_SEGMENTS, RUN_MAXIMUM_BYTES // (segment_bytes + HEADER_BYTES))
         self._limited_sequence = next_sequence - 1  # up to here the congestion window bounded what was sent
+        self._pacer: Pacer | None = None  # created when connected, if the controller wants one
+        self._paced_until_us = NEVER_US  # when a burst may leave that had to wait
         self._window_source = (-1, -1)  # ack and sequence of the packet that `peer_window_bytes` is from
 
         # what we know of the path
@@ -83,6 +96,8 @@ class Flow(SendBuffer):
         # loss
         self._duplicate_acks = 0
         self._recovery_sequence = next_sequence - 1  # the window was cut for losses up to here
+        self._cut_marks = (0, 0)  # spurious and given up segments when the window was cut; equal ones: nothing to undo
+        self._reordering_quarters = 1  # of the shortest round trip; by so much packets may overtake each other
         self._resend_forced = False  # the first fast retransmit does not wait for the window
         self._probe_due = False
         self._probed = False  # a tail probe left since the last progress
@@ -113,12 +128,12 @@ class Flow(SendBuffer):
 
     @property
     def deadline_us(self) -> int:
-        """When something has to be done if nothing comes back."""
+        """When something has to be done if nothing comes back, or may leave that had to wait."""
         if self.outstanding:
-            return min(self._probe_deadline_us, self._timer_started_us + self.timeout_us)
+            return min(self._paced_until_us, self._probe_deadline_us, self._timer_started_us + self.timeout_us)
         if self._persisting:
             return self._timer_started_us + self._persist_us
-        return NEVER_US
+        return self._paced_until_us
 
     @property
     def _probe_deadline_us(self) -> int:
@@ -150,6 +165,8 @@ class Flow(SendBuffer):
         self.controller = settings.congestion(
             segment_bytes=self.segment_bytes, target_delay_us=settings.target_delay_us
         )
+        if self.controller.pacing_gain:
+            self._pacer = Pacer()
 
     def flush(self) -> None:
         """Let what was written so far leave in a short packet, although another one is in flight."""
@@ -178,8 +195,11 @@ class Flow(SendBuffer):
 
         # what arrived
         limited = self.first_unacked <= self._limited_sequence
-        progress, acked_bytes, sample_us = self.acknowledge(ack, selective, now_us, round_trip.minimum_us)
-        if sample_us >= 0:
+        earliest_us = int(SOONEST_ANSWER * round_trip.minimum_us)
+        progress, acked_bytes, newest = self.acknowledge(ack, selective, now_us - earliest_us)
+        sample_us = 0
+        if newest is not None:
+            sample_us = now_us - newest[0].sent_at_us
             round_trip.on_sample(sample_us)
         if progress:
             self._timer_started_us = now_us
@@ -192,25 +212,42 @@ class Flow(SendBuffer):
 
         # how long it took
         if acked_bytes:
-            delay_us = self.delay.on_difference(difference_us, max(sample_us, 0), now_us)
-            if delay_us is not None:
-                self.queue_delay_us = delay_us
-            controller.on_ack(now_us, acked_bytes, delay_us, round_trip, limited)
+            one_way_us = both_ways_us = None
+            if newest is not None and newest[0].size_of(newest[1]) == self.segment_bytes:
+                both_ways_us = round_trip.on_full_size(sample_us, now_us)
+                one_way_us = self.delay.on_difference(difference_us, sample_us, now_us)
+                self.queue_delay_us = both_ways_us if one_way_us is None else min(one_way_us, both_ways_us)
+            controller.on_ack(
+                Acknowledgement(
+                    now_us, acked_bytes, self.newest_delivered_us, one_way_us, both_ways_us, round_trip, limited
+                )
+            )
+
+        # what was given up and arrived after all
+        spurious_before, given_up_before = self._cut_marks
+        spurious = self.spurious_segments - spurious_before
+        if spurious:
+            self._on_spurious(spurious, self.given_up_segments - given_up_before, now_us)
 
         # what did not arrive
-        highest = self.detect_losses(ack, selective, self._duplicate_acks, round_trip.reordering_window_us())
+        window_us = round_trip.reordering_window_us(self._reordering_quarters)
+        given_up = self.given_up_segments
+        highest, lost_bytes = self.detect_losses(ack, selective, self._duplicate_acks, window_us)
         if highest >= 0:
             self.losses += 1
-        if highest > self._recovery_sequence:
-            controller.on_loss(now_us)
-            self._recovery_sequence = self.next_sequence - 1
-            self._resend_forced = True
+            new_window = highest > self._recovery_sequence
+            if new_window:
+                self._cut_marks = (self.spurious_segments, given_up)
+                self._recovery_sequence = self.next_sequence - 1
+                self._resend_forced = True
+            controller.on_loss(now_us, lost_bytes, new_window)
 
     def handle_timeout(self, now_us: int, heard_us: int) -> bool:
         """Nothing came back in time; gives whether that happened because of a silent peer.
 
         ``heard_us`` is when the peer last said anything at all: one that answers and has no room is not gone.
         """
+        self._paced_until_us = NEVER_US  # it will be asked for again
         if not self.outstanding:
             return False
         if now_us < self._timer_started_us + self.timeout_us:
@@ -230,6 +267,7 @@ class Flow(SendBuffer):
             self.losses += 1
             if self.flight_bytes:
                 assert self.controller is not None
+                self._cut_marks = (self.spurious_segments, self.given_up_segments)
                 self.controller.on_timeout(now_us)
         # RFC 6298 5.4 to 5.6: the oldest again, everything else as the window allows
         self.give_up_all()
@@ -242,21 +280,28 @@ class Flow(SendBuffer):
 
     def next_resend(self, now_us: int) -> tuple[Run, int] | None:
         """One lost segment, or the tail probe; it counts as sent again."""
+        self._paced_until_us = NEVER_US
         lost = self.next_lost()
         if self._probe_due:
             self._probe_due = False
             lost = lost or self.newest_unacked()
         elif lost is not None and self.flight_bytes and not self._resend_forced:
             assert self.controller is not None
-            if self.flight_bytes + len(lost[0].payloads[lost[1]]) > self.controller.window_bytes:
+            size = lost[0].size_of(lost[1])
+            if self.flight_bytes + size > self.controller.window_bytes:
+                return None
+            if self._paced_bytes(size, now_us) < size:
                 return None
         if lost is None:
             return None
         self._resend_forced = False
         run, index = lost
+        size = run.size_of(index)
         self.resend(run, index, now_us)
         self.segments_resent += 1
-        self.bytes_resent += len(run.payloads[index])
+        self.bytes_resent += size
+        if self._pacer is not None:
+            self._pacer.on_sent(size)
         return lost
 
     def next_run(self, now_us: int, flush: bool) -> Run | None:
@@ -265,6 +310,11 @@ class Flow(SendBuffer):
         if not unsent_bytes:
             return None
         total_bytes = self._allowed_bytes(unsent_bytes, flush or self._flush or self.no_delay)
+        if total_bytes and self._pacer is not None:
+            total_bytes = self._paced_bytes(total_bytes, now_us)
+            if not total_bytes:
+                return None
+            self._pacer.on_sent(total_bytes)
         if not total_bytes:
             if not self._persisting or now_us < self._timer_started_us + self._persist_us:
                 return None
@@ -285,13 +335,43 @@ class Flow(SendBuffer):
     def refuse(self, run: Run, index: int, accepted: int) -> None:
         """The socket took only ``accepted`` segments of what was given last: the others were never sent."""
         if index >= 0:
+            size = run.size_of(index)
             self.unresend(run, index)
             self.segments_resent -= 1
-            self.bytes_resent -= len(run.payloads[index])
-            return
-        before_bytes = self.unsent_bytes
-        self.untake(accepted)
-        self.bytes_sent -= self.unsent_bytes - before_bytes
+            self.bytes_resent -= size
+        else:
+            before_bytes = self.unsent_bytes
+            self.untake(accepted)
+            size = self.unsent_bytes - before_bytes
+            self.bytes_sent -= size
+        if self._pacer is not None:
+            self._pacer.on_sent(-size)
+
+    def _paced_bytes(self, wanted_bytes: int, now_us: int) -> int:
+        """How much of it may leave now: whole segments, or all of it.  If nothing, the deadline says when."""
+        pacer = self._pacer
+        smoothed_us = self.round_trip.smoothed_us
+        if pacer is None or not smoothed_us:
+            return wanted_bytes
+        controller = self.controller
+        assert controller is not None
+        segment_bytes = self.segment_bytes
+        bytes_per_second = controller.pacing_gain * controller.window_bytes * SECOND_US / smoothed_us
+        allowed_bytes = pacer.allowance_bytes(now_us, bytes_per_second, segment_bytes, wanted_bytes)
+        if allowed_bytes >= wanted_bytes:
+            return wanted_bytes
+        self._limited_sequence = self.next_sequence - 1  # by the window, for which the pace stands
+        if not allowed_bytes:
+            self._paced_until_us = pacer.due_us
+        return allowed_bytes // segment_bytes * segment_bytes
+
+    def _on_spurious(self, spurious: int, given_up: int, now_us: int) -> None:
+        """Some of what the window was cut for had arrived; if that is all of it, the cut was for nothing."""
+        self._cut_marks = (self.spurious_segments, self.given_up_segments - given_up + spurious)
+        self._reordering_quarters = min(self._reordering_quarters + 1, MAXIMUM_REORDERING_QUARTERS)
+        if spurious == given_up:
+            assert self.controller is not None
+            self.controller.on_spurious(now_us)
 
     def _on_new(self, now_us: int) -> None:
         if not self.outstanding:

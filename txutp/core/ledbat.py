@@ -6,8 +6,7 @@ longer.  Where the two references differ, the choice stands beside the line.
 
 from __future__ import annotations
 
-from txutp.core.congestion import MINIMUM_WINDOW_SEGMENTS
-from txutp.core.rtt import RoundTrip
+from txutp.core.congestion import MINIMUM_WINDOW_SEGMENTS, Acknowledgement
 
 TARGET_DELAY_US = 100_000  # BEP 29; RFC 6817 allows no more
 GAIN_BYTES = 3_000  # BEP 29: at most this much growth per round trip
@@ -20,45 +19,42 @@ class Ledbat:
     """LEDBAT with a window floor of two segments and an exponential slow start (libtorrent's; libutp's is linear)."""
 
     __slots__ = (
+        "_before_cut",
         "_recent_us",
-        "_segment_bytes",
         "_threshold_bytes",
         "_window",
+        "segment_bytes",
         "slow_start",
         "target_delay_us",
     )
 
+    pacing_gain = 0.0  # none of the references paces
+
     def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
+        self.segment_bytes = segment_bytes
         self.target_delay_us = TARGET_DELAY_US if target_delay_us is None else target_delay_us
         self.slow_start = True
-        self._segment_bytes = segment_bytes
         self._window = float(INITIAL_WINDOW_SEGMENTS * segment_bytes)
         self._threshold_bytes = float("inf")
+        self._before_cut = (0.0, self._threshold_bytes)  # window and threshold
         self._recent_us: list[int] = []
 
     @property
     def window_bytes(self) -> int:
         return int(self._window)
 
-    def on_ack(
-        self,
-        now_us: int,
-        acked_bytes: int,
-        queue_delay_us: int | None,
-        round_trip: RoundTrip,
-        window_limited: bool,
-    ) -> None:
-        if queue_delay_us is None:
+    def on_ack(self, ack: Acknowledgement) -> None:
+        if ack.one_way_delay_us is None:
             return
         recent = self._recent_us
-        recent.append(queue_delay_us)
+        recent.append(ack.one_way_delay_us)
         if len(recent) > CURRENT_FILTER:
             del recent[0]
         delay_us = min(recent)
 
         window = self._window
-        change = window_change(acked_bytes, window, delay_us, self.target_delay_us)
-        if change > 0 and not window_limited:
+        change = window_change(ack.acked_bytes, window, delay_us, self.target_delay_us)
+        if change > 0 and not ack.window_limited:
             # RFC 6817 2.4.2: what was never tried is not known to be free
             return
 
@@ -66,26 +62,35 @@ class Ledbat:
             if delay_us > SLOW_START_EXIT * self.target_delay_us:
                 self.slow_start = False
                 self._threshold_bytes = window
-            elif window + acked_bytes > self._threshold_bytes:
+            elif window + ack.acked_bytes > self._threshold_bytes:
                 self.slow_start = False
             else:
-                change = max(change, acked_bytes)
+                change = max(change, ack.acked_bytes)
         self._set_window(window + change)
 
-    def on_loss(self, now_us: int) -> None:
+    def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
         # RFC 6817 2.4.2: halve, at most once per round trip
+        if not new_window:
+            return
+        self._before_cut = (self._window, self._threshold_bytes)
         self._set_window(self._window / 2)
         self._threshold_bytes = self._window
         self.slow_start = False
 
     def on_timeout(self, now_us: int) -> None:
         # RFC 6817 2.4.2: one segment; slow start again up to half of what was in use (RFC 5681 3.1)
-        self._threshold_bytes = max(self._window / 2, MINIMUM_WINDOW_SEGMENTS * self._segment_bytes)
-        self._window = float(self._segment_bytes)
+        if self._window > self.segment_bytes:
+            self._before_cut = (self._window, self._threshold_bytes)
+        self._threshold_bytes = max(self._window / 2, MINIMUM_WINDOW_SEGMENTS * self.segment_bytes)
+        self._window = float(self.segment_bytes)
         self.slow_start = True
 
+    def on_spurious(self, now_us: int) -> None:
+        window, self._threshold_bytes = self._before_cut
+        self._set_window(max(self._window, window))
+
     def _set_window(self, window: float) -> None:
-        self._window = max(window, float(MINIMUM_WINDOW_SEGMENTS * self._segment_bytes))
+        self._window = max(window, float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes))
 
 
 def window_change(acked_bytes: int, window: float, delay_us: int, target_delay_us: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from txutp.core.delay import DelayHistory
+
 INITIAL_TIMEOUT_US = 1_000_000  # RFC 6298 2.1
 
 # A tail probe waits two round trips and a little more, because a busy peer acknowledges late (RFC 8985 7.2).
@@ -11,13 +13,19 @@ PROBE_MARGIN_US = 2_000
 class RoundTrip:
     """Smoothed round-trip time, its variation, and the timeouts that follow from them; all 0 before a sample."""
 
-    __slots__ = ("latest_us", "minimum_us", "smoothed_us", "variation_us")
+    __slots__ = ("_full_size", "latest_us", "minimum_us", "smoothed_us", "variation_us")
 
     def __init__(self) -> None:
         self.latest_us = 0
         self.minimum_us = 0
         self.smoothed_us = 0
         self.variation_us = 0
+        self._full_size = DelayHistory()
+
+    @property
+    def base_us(self) -> int:
+        """The round trip of a full-size packet on the empty path; unlike the minimum it forgets after minutes."""
+        return self._full_size.base_us or self.minimum_us
 
     def on_sample(self, sample_us: int) -> None:
         """A round trip of a packet that was sent once (Karn's rule is the caller's)."""
@@ -34,6 +42,10 @@ class RoundTrip:
         if sample_us < self.minimum_us:
             self.minimum_us = sample_us
 
+    def on_full_size(self, sample_us: int, now_us: int) -> int:
+        """A round trip of a full-size packet; gives how much of it was spent in queues."""
+        return self._full_size.on_sample(max(sample_us, 1), now_us)
+
     def timeout_us(self, floor_us: int, ceiling_us: int, backoff: int = 0) -> int:
         """The retransmission timeout after ``backoff`` timeouts in a row (RFC 6298 2.3, 5.5)."""
         base_us = self.smoothed_us + 4 * self.variation_us if self.smoothed_us else INITIAL_TIMEOUT_US
@@ -43,6 +55,6 @@ class RoundTrip:
         """How long to wait before the tail of what is in flight is probed (RFC 8985 7.2)."""
         return 2 * self.smoothed_us + max(self.variation_us, PROBE_MARGIN_US)
 
-    def reordering_window_us(self) -> int:
+    def reordering_window_us(self, quarters: int = 1) -> int:
         """By how much a later packet may overtake an earlier one before that one is lost (RFC 8985 6.2)."""
-        return max(self.minimum_us // 4, 1_000)
+        return max(min(quarters * self.minimum_us // 4, self.smoothed_us), 1_000)

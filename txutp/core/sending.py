@@ -28,6 +28,7 @@ class Run:
         "count",
         "every",
         "first",
+        "given_up",
         "is_fin",
         "lost",
         "payloads",
@@ -50,6 +51,7 @@ class Run:
         self.every = (1 << count) - 1
         self.acked = 0
         self.lost = 0  # given up and not sent again yet
+        self.given_up = 0  # ever, so that a late arrival shows that it was too early
         self.resent = 0  # sent more than once, so useless for round trips (Karn)
         self.resent_at_us: dict[int, int] | None = None  # bit number -> last transmission
 
@@ -60,11 +62,9 @@ class Run:
             size -= self.count * self.segment_bytes - self.total_bytes
         return size
 
-    def sent_last_us(self, index: int) -> int:
-        """When segment number ``index`` left the last time."""
-        if self.resent_at_us is None:
-            return self.sent_at_us
-        return self.resent_at_us.get(index, self.sent_at_us)
+    def size_of(self, index: int) -> int:
+        """Payload bytes of segment number ``index``."""
+        return len(self.payloads[index])
 
 
 class SendBuffer:
@@ -78,10 +78,14 @@ class SendBuffer:
         "_head_offset",
         "first_unacked",
         "flight_bytes",
+        "given_up_segments",
+        "highest_delivered",
         "lost_segments",
         "newest_delivered_us",
         "next_sequence",
+        "reordering_seen",
         "runs",
+        "spurious_segments",
         "undersized_sequence",
         "unsent_bytes",
     )
@@ -93,6 +97,10 @@ class SendBuffer:
         self.unsent_bytes = 0
         self.lost_segments = 0  # bits set in all `lost` masks
         self.newest_delivered_us = 0  # when the latest segment that we know to have arrived was sent (RFC 8985)
+        self.highest_delivered = next_sequence - 1
+        self.reordering_seen = False  # packets overtake each other on this path
+        self.given_up_segments = 0  # ever; of these...
+        self.spurious_segments = 0  # ...so many arrived after all, by their first transmission
         self.undersized_sequence = next_sequence - 1  # the last short segment; at most one is in flight
         self.runs: list[Run] = []
         # Lists, not deques: an empty deque costs 760 bytes in every idle connection, and one `del` per run is cheap.
@@ -102,7 +110,7 @@ class SendBuffer:
     def renumber(self, next_sequence: int) -> None:
         """Count from another number; only while nothing was sent."""
         self.next_sequence = self.first_unacked = next_sequence
-        self.undersized_sequence = next_sequence - 1
+        self.undersized_sequence = self.highest_delivered = next_sequence - 1
 
     @property
     def outstanding(self) -> int:
@@ -199,19 +207,16 @@ class SendBuffer:
 
     # -- answers in --
 
-    def acknowledge(
-        self, ack: int, selective: int, now_us: int, minimum_round_trip_us: int = 0
-    ) -> tuple[bool, int, int]:
+    def acknowledge(self, ack: int, selective: int, latest_sent_us: int) -> tuple[bool, int, tuple[Run, int] | None]:
         """The peer has everything up to ``ack``, and ``ack + 2 + i`` for each bit ``i`` of ``selective``.
 
-        Gives whether that is news, how many payload bytes are new, and the round trip of the newest new segment that
-        was sent once (-1 without one).  An answer to a second transmission that comes sooner than
-        ``minimum_round_trip_us`` after it was meant for the first.
+        Gives whether that is news, how many payload bytes are new, and the newest new segment that was sent only once
+        (as run and index), whose round trip can be told.  What was sent later than ``latest_sent_us`` cannot have been
+        answered yet: the answer is to an earlier transmission.
         """
-        latest_sent_us = now_us - minimum_round_trip_us
         progress = False
         acked_bytes = 0
-        once_sent_at_us = -1
+        newest: tuple[Run, int] | None = None
 
         # cumulative: whole runs leave, the one that is cut keeps its mask
         if ack >= self.first_unacked:
@@ -224,8 +229,9 @@ class SendBuffer:
                 fresh = (run.every if covered >= run.count else (1 << covered) - 1) & ~run.acked
                 if fresh:
                     acked_bytes += self._on_delivered(run, fresh, latest_sent_us)
-                    if fresh & ~run.resent:
-                        once_sent_at_us = run.sent_at_us
+                    once = fresh & ~run.resent
+                    if once:
+                        newest = run, once.bit_length() - 1
                 if covered < run.count:
                     break
                 done += 1
@@ -241,48 +247,67 @@ class SendBuffer:
                 if fresh:
                     progress = True
                     acked_bytes += self._on_delivered(run, fresh, latest_sent_us)
-                    if fresh & ~run.resent:
-                        once_sent_at_us = run.sent_at_us
+                    once = fresh & ~run.resent
+                    if once:
+                        newest = run, once.bit_length() - 1
 
-        return progress, acked_bytes, now_us - once_sent_at_us if once_sent_at_us >= 0 else -1
+        return progress, acked_bytes, newest
 
     def _on_delivered(self, run: Run, fresh: int, latest_sent_us: int) -> int:
         """Mark segments as arrived; gives their payload bytes."""
         size = run.bytes_of(fresh)
+        overtaken_by = self.highest_delivered
         returned = fresh & run.lost
         if returned:
             run.lost &= ~returned
             self.lost_segments -= returned.bit_count()
+            self.spurious_segments += returned.bit_count()
         self.flight_bytes -= size - run.bytes_of(returned)
         run.acked |= fresh
         sent_us = run.sent_at_us
         if fresh & run.resent:
             # the last transmission that can have been answered by now (RFC 8985 6.2 step 2)
             for index, resent_us in (run.resent_at_us or {}).items():
-                if fresh >> index & 1 and sent_us < resent_us <= latest_sent_us:
+                if not fresh >> index & 1:
+                    continue
+                if resent_us > latest_sent_us:
+                    self.spurious_segments += run.given_up >> index & ~(returned >> index) & 1
+                elif resent_us > sent_us:
                     sent_us = resent_us
         if sent_us > self.newest_delivered_us:
             self.newest_delivered_us = sent_us
+        highest = run.first + fresh.bit_length() - 1
+        if highest > self.highest_delivered:
+            self.highest_delivered = highest
+        once = fresh & ~run.resent
+        if once and run.first + (once & -once).bit_length() <= overtaken_by:
+            self.reordering_seen = True
         return size
 
-    def detect_losses(self, ack: int, selective: int, duplicate_acks: int, reordering_window_us: int) -> int:
-        """Give up what later arrivals prove to be lost; gives the highest sequence number among it, or -1.
+    def detect_losses(
+        self, ack: int, selective: int, duplicate_acks: int, reordering_window_us: int
+    ) -> tuple[int, int]:
+        """Give up what later arrivals prove to be lost; gives the highest sequence number among it (-1) and its bytes.
 
         Never sent again yet: three later packets arrived (BEP 29), or one that left later by more than the
-        reordering window (RFC 8985 6.2).  Sent again already: only the rule of time can tell.
+        reordering window (RFC 8985 6.2).  Sent again already, or on a path that is known to reorder: only the rule of
+        time can tell.
         """
         # everything below the third-highest selectively acknowledged packet has three above it
         below = ack + 1
         without_two = selective
         for _ in range(DUPLICATE_ACKS - 1):
             without_two &= ~(1 << without_two.bit_length() >> 1)
-        if without_two:
+        if self.reordering_seen:
+            pass
+        elif without_two:
             below = ack + 1 + without_two.bit_length()
         elif duplicate_acks >= DUPLICATE_ACKS:
             below = ack + 2
         sent_before_us = self.newest_delivered_us - reordering_window_us
 
         highest = -1
+        lost_bytes = 0
         for run in self.runs:
             if run.first >= below and run.sent_at_us >= sent_before_us:
                 break
@@ -297,9 +322,9 @@ class SendBuffer:
                 if missing >> index & 1 and resent_us < sent_before_us:
                     lost |= 1 << index
             if lost:
-                self._give_up(run, lost)
+                lost_bytes += self._give_up(run, lost)
                 highest = run.first + lost.bit_length() - 1
-        return highest
+        return highest, lost_bytes
 
     def give_up_all(self) -> None:
         """Nothing came back for a retransmission timeout: all that is in flight counts as lost.
@@ -316,10 +341,16 @@ class SendBuffer:
             if lost:
                 self._give_up(run, lost)
 
-    def _give_up(self, run: Run, lost: int) -> None:
+    def _give_up(self, run: Run, lost: int) -> int:
+        """Count segments as lost; gives their payload bytes."""
+        count = lost.bit_count()
+        lost_bytes = run.bytes_of(lost)
         run.lost |= lost
-        self.lost_segments += lost.bit_count()
-        self.flight_bytes -= run.bytes_of(lost)
+        run.given_up |= lost
+        self.lost_segments += count
+        self.given_up_segments += count
+        self.flight_bytes -= lost_bytes
+        return lost_bytes
 
     # -- chunks --
 

@@ -1,0 +1,128 @@
+"""What was given up too early: reordering is learned, needless cuts are undone, no storm follows a timeout."""
+
+from __future__ import annotations
+
+from tests.support import Pair
+from tests.test_transfer import SEGMENT, first_unacked, lossy_sender, pattern
+from txutp import Ledbat, Settings
+from txutp.core.packet import ST_DATA
+from txutp.testing import Datagram, Link
+
+
+def window(scene: object) -> int:
+    return scene.server.connection.sending.controller.window_bytes  # type: ignore[attr-defined]
+
+
+def test_a_cut_for_a_packet_that_was_only_late_is_undone() -> None:
+    """Three later ones arrive first; then the late one does, sooner than any answer to its repetition could."""
+    scene = lossy_sender()
+    before = window(scene)
+    scene.run(0.02)
+    scene.peer.state(selective_ack=0b111)
+    scene.run(0.002)
+    assert window(scene) == before // 2
+    (resent,) = scene.peer.take()
+    assert resent.seq_nr == first_unacked(scene)
+    scene.peer.ack += 4
+    scene.peer.state()
+    scene.run(0.002)
+    assert window(scene) >= before
+
+
+def test_a_cut_stands_if_only_some_of_it_was_late() -> None:
+    scene = lossy_sender()
+    before = window(scene)
+    scene.run(0.02)
+    scene.peer.state(selective_ack=0b1110)  # two are missing
+    scene.run(0.002)
+    assert len(scene.peer.take()) >= 1
+    scene.peer.ack += 1  # the first was only late; the answer to the second comes when it can
+    scene.peer.state(selective_ack=0b111)
+    scene.run(0.03)
+    scene.peer.ack += 4
+    scene.peer.state()
+    scene.run(0.002)
+    assert window(scene) < 0.8 * before
+
+
+def test_an_answer_in_due_time_undoes_nothing() -> None:
+    scene = lossy_sender()
+    before = window(scene)
+    scene.run(0.02)
+    scene.peer.state(selective_ack=0b111)
+    scene.run(0.025)
+    scene.peer.ack += 4
+    scene.peer.state()
+    scene.run(0.002)
+    assert window(scene) < 0.8 * before
+
+
+def test_on_a_path_that_reorders_time_decides() -> None:
+    """After the first lesson three later arrivals are no proof any more (RFC 8985 6.2.1)."""
+    scene = lossy_sender()
+    scene.peer.state(selective_ack=0b1)
+    scene.run(0.001)
+    scene.peer.ack += 2  # the hole was filled by the original
+    scene.peer.state()
+    scene.run(0.001)
+    assert scene.server.connection.sending.reordering_seen
+    scene.peer.take()
+    scene.peer.state(selective_ack=0b111)
+    scene.run(0.001)
+    assert scene.peer.take() == []
+
+
+def test_a_reordering_path_keeps_its_rate() -> None:
+    """2 % of packets come 20 ms late: hardly anything is sent twice, and the window is not cut for nothing."""
+    link = Link(delay_us=20_000, rate_bytes_per_second=1_250_000, queue_bytes=150_000, reorder=0.02)
+    pair = Pair(link, Link(delay_us=20_000), settings=Settings(congestion=Ledbat))
+    pair.client.transport.write(pattern(3_000_000))
+    assert pair.run(4, until=lambda: len(pair.server.received) == 3_000_000)
+    assert bytes(pair.server.received) == pattern(3_000_000)
+
+
+def test_a_silence_that_ends_does_not_set_off_a_storm() -> None:
+    """Everything in flight is held up for a second: the timeout repeats one packet, and the window comes back."""
+    link = Link(delay_us=10_000, rate_bytes_per_second=1_250_000)
+    pair = Pair(link, Link(delay_us=10_000), settings=Settings(congestion=Ledbat))
+    pair.client.transport.write(pattern(2_000_000))
+    pair.run(1)
+    sending = pair.client.connection.sending
+    held: list[Datagram] = []
+
+    def hold(datagram: Datagram) -> None:
+        held.append(datagram)
+        datagram.dropped = True
+
+    assert sending.controller is not None
+    pair.down.hook = hold
+    pair.run(0.1)
+    before = sending.controller.window_bytes
+    outstanding = sending.outstanding
+    assert outstanding > 20
+    while not sending.total_timeouts:
+        pair.run(0.01)
+    assert sending.controller.window_bytes == SEGMENT
+    pair.down.hook = None
+    for datagram in held[-3:]:
+        datagram.dropped = False
+        pair.network.transmit(datagram)
+    pair.run(0.02)
+    assert sending.controller.window_bytes >= before
+    assert sending.segments_resent < outstanding / 4
+    pair.run(5)
+    assert bytes(pair.server.received) == pattern(2_000_000)
+
+
+def test_nothing_of_a_probe_of_the_tail_counts_as_a_cut() -> None:
+    """A tail probe whose original was only slow changes neither window nor what is known of reordering."""
+    scene = lossy_sender(count=3)
+    before = window(scene)
+    scene.run(0.2)
+    probes = [packet for packet in scene.peer.take() if packet.type == ST_DATA]
+    assert len(probes) == 1
+    scene.peer.ack += 3
+    scene.peer.state()
+    scene.run(0.001)
+    assert window(scene) >= before
+    assert scene.server.connection.sending.spurious_segments == 0

@@ -1,0 +1,161 @@
+"""LEDBAT++, as draft-irtf-iccrg-ledbat-plus-plus-06 describes it (section 4).
+
+Against classic LEDBAT: the delay of whole round trips instead of one way, so that clocks do not matter; a gain that
+follows the length of the path; a decrease in proportion to the window; and periodic slowdowns, in which queues drain
+so that late-comers see the empty path.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from txutp.core.congestion import MINIMUM_WINDOW_SEGMENTS, Acknowledgement
+
+TARGET_DELAY_US = 60_000
+CURRENT_FILTER = 4  # samples, of which the smallest counts
+INITIAL_WINDOW_SEGMENTS = 2
+SMALLEST_GAIN = 16  # the gain is never less than one divided by this
+SLOW_START_EXIT = 0.75  # of the target
+DECREASE = 1.0  # the draft's Constant
+SLOWDOWN_ROUND_TRIPS = 2  # before the first one, and how long the window is held down in each
+SLOWDOWN_SHARE = 9  # the next one comes after so many times the length of the last
+
+
+class LedbatPlusPlus:
+    """The window of one flow.
+
+    The first slow start grows by the gain; later ones, up to a threshold that was reached before, double: with the
+    gain a short path would spend most of its time there.
+    """
+
+    __slots__ = (
+        "_before_cut",
+        "_cut_us",
+        "_held_until_us",
+        "_initial",
+        "_recent_us",
+        "_slowdown_from_us",
+        "_slowdown_started_us",
+        "_threshold",
+        "_window",
+        "segment_bytes",
+        "slow_start",
+        "target_delay_us",
+    )
+
+    pacing_gain = 1.25
+
+    def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
+        self.segment_bytes = segment_bytes
+        self.target_delay_us = TARGET_DELAY_US if target_delay_us is None else target_delay_us
+        self.slow_start = True
+        self._initial = True  # the slow start that ends by delay
+        self._window = float(INITIAL_WINDOW_SEGMENTS * segment_bytes)
+        self._threshold = float("inf")
+        self._before_cut = (0.0, self._threshold)  # window and threshold
+        self._recent_us: list[int] = []
+        self._cut_us = -1  # when the window was cut; packets sent before tell nothing of its effect
+        self._slowdown_from_us = -1  # when the next slowdown is due
+        self._slowdown_started_us = -1  # of the one under way
+        self._held_until_us = -1  # the window stays at its least until then
+
+    @property
+    def window_bytes(self) -> int:
+        return int(self._window)
+
+    def on_ack(self, ack: Acknowledgement) -> None:
+        now_us = ack.now_us
+        delay_us = ack.round_trip_delay_us
+        if delay_us is None:
+            return
+        recent = self._recent_us
+        recent.append(delay_us)
+        if len(recent) > CURRENT_FILTER:
+            del recent[0]
+        delay_us = min(recent)
+
+        if now_us < self._held_until_us:
+            return
+        if self.slow_start:
+            self._grow(ack, delay_us)
+            return
+        change = window_change(
+            ack.acked_bytes, self._window, self.segment_bytes, delay_us, self.target_delay_us, ack.round_trip.base_us
+        )
+        if change > 0 and not ack.window_limited:
+            return
+        if change < 0 and ack.sent_us <= self._cut_us:
+            return
+        self._set_window(self._window + change)
+        if now_us >= self._slowdown_from_us >= 0:
+            self._begin_slowdown(now_us, ack.round_trip.smoothed_us)
+
+    def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
+        # as Reno; a ramp that loses has found its threshold
+        if not new_window:
+            return
+        self._before_cut = (self._window, self._threshold)
+        self._set_window(self._window / 2)
+        self._threshold = self._window
+        self._cut_us = now_us
+        if self.slow_start:
+            self._leave_slow_start(now_us, 0)
+
+    def on_timeout(self, now_us: int) -> None:
+        if self._window > MINIMUM_WINDOW_SEGMENTS * self.segment_bytes:
+            self._before_cut = (self._window, self._threshold)
+        self._threshold = max(self._window / 2, float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes))
+        self._set_window(0.0)
+        self._held_until_us = -1
+        self.slow_start = True
+
+    def on_spurious(self, now_us: int) -> None:
+        window, self._threshold = self._before_cut
+        self._set_window(max(self._window, window))
+
+    def _grow(self, ack: Acknowledgement, delay_us: int) -> None:
+        """Slow start: the first by the gain until the queue shows, the others up to the threshold."""
+        if self._initial and delay_us > SLOW_START_EXIT * self.target_delay_us:
+            self._leave_slow_start(ack.now_us, ack.round_trip.smoothed_us)
+        elif ack.window_limited:
+            share = gain(self.target_delay_us, ack.round_trip.base_us) if self._initial else 1.0
+            self._window += share * ack.acked_bytes
+            if self._window >= self._threshold:
+                self._window = self._threshold
+                self._leave_slow_start(ack.now_us, ack.round_trip.smoothed_us)
+
+    def _leave_slow_start(self, now_us: int, smoothed_us: int) -> None:
+        self.slow_start = False
+        if self._slowdown_started_us >= 0:
+            duration_us = now_us - self._slowdown_started_us
+            self._slowdown_from_us = now_us + SLOWDOWN_SHARE * duration_us
+            self._slowdown_started_us = -1
+        elif self._initial:
+            self._slowdown_from_us = now_us + SLOWDOWN_ROUND_TRIPS * smoothed_us
+        self._initial = False
+
+    def _begin_slowdown(self, now_us: int, smoothed_us: int) -> None:
+        self._threshold = self._window
+        self._set_window(0.0)
+        self._slowdown_started_us = self._cut_us = now_us
+        self._held_until_us = now_us + SLOWDOWN_ROUND_TRIPS * smoothed_us
+        self.slow_start = True
+
+    def _set_window(self, window: float) -> None:
+        self._window = max(window, float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes))
+
+
+def gain(target_delay_us: int, base_us: int) -> float:
+    """Segments that the window grows by in one round trip (section 4.2 of the draft)."""
+    return 1.0 / min(SMALLEST_GAIN, ceil(2 * target_delay_us / max(base_us, 1)))
+
+
+def window_change(
+    acked_bytes: int, window: float, segment_bytes: int, delay_us: int, target_delay_us: int, base_us: int
+) -> float:
+    """By how many bytes the window moves for one acknowledgement (section 4.2 of the draft)."""
+    share = min(acked_bytes / window, 1.0)
+    growth = gain(target_delay_us, base_us) * segment_bytes
+    if delay_us <= target_delay_us:
+        return share * growth
+    return share * max(growth - DECREASE * window * (delay_us / target_delay_us - 1), -window / 2)

@@ -1,0 +1,385 @@
+"""Shallow: fill the link, keep the queue shallow, yield, and share: a proportional controller with a small target.
+
+Classic LEDBAT parks a tenth of a second of packets in the queue in front of the slowest link.  This one aims at a few
+milliseconds, which is possible because of five rules that LEDBAT lacks:
+
+- the change of the window is proportional to window and distance, so it finds a new rate in a few round trips;
+- packets are paced, so that a target smaller than a burst can be kept;
+- a delay counts only if timestamps and round trips both show it, so neither clock drift nor a full way back does harm;
+- every few seconds the window shrinks for a moment, so that our own queue drains and every flow sees the empty path:
+  late-comers get their share, and what remains of the delay then is noise that has to be tolerated;
+- a loss costs half the window only if there was a queue; on an empty queue it is the path's own loss.
+
+The rules and their numbers come from a simulation study of many variants; ``docs/congestion.md`` shows what they reach
+in this project's own scenarios.  All updates are per acknowledgement, scaled by its share of the window.
+"""
+
+from __future__ import annotations
+
+from txutp.core.congestion import Acknowledgement
+
+SECOND_US = 1_000_000
+
+TARGET_DELAY_US = 5_000
+NOISE_LIMIT_US = 10_000  # more tolerance than this would not yield behind short buffers
+TARGET_PACKETS = 3  # on slow links a few packets are longer than the target...
+TARGET_PACKETS_LIMIT_US = 10_000  # ...within reason: ten flows with more would fill a short buffer
+HEADER_BYTES = 20
+
+INITIAL_WINDOW_SEGMENTS = 10
+FLOOR_SEGMENTS = 1
+TIMEOUT_WINDOW_SEGMENTS = 2
+TIMEOUT_THRESHOLD_SEGMENTS = 4
+
+SLOW_START_GAIN = 0.5  # of what is acknowledged: times 1.5 per round trip
+SLOW_START_EXIT = 0.75  # of the target
+SLOW_START_CARRIED = 0.9  # of what the path delivered is kept then
+
+GAIN_SEGMENTS = 0.5  # per round trip, always
+INCREASE = 0.25  # of window times distance from the target, relative to the round trip
+DECREASE = 1.0
+LARGEST_DECREASE = 0.5  # of the window per round trip
+QUIET_ROUNDS = 2  # after so many round trips with half the target or less, growth doubles with each...
+LOSSLESS_ROUNDS = 30  # ...unless something was lost lately
+LARGEST_ACCELERATION = 0.25  # of the window per round trip
+
+LOSS_FACTOR = 0.9  # of the window stays after a loss on an empty queue...
+LOSS_QUEUE_FACTOR = 0.4  # ...so much less with a queue at the target
+SLOW_START_LOSS = 0.1  # of the window may be lost on an empty queue without an end of slow start
+
+FIRST_SLOWDOWN_ROUND_TRIPS = 2
+SLOWDOWN_INTERVAL_US = 2_500_000
+SLOWDOWN_INTERVAL_ROUND_TRIPS = 40
+SLOWDOWN_ROUND_TRIPS = 1.5
+SLOWDOWN_DIVISOR = 4
+SLOWDOWN_LEAST_SEGMENTS = 4  # a smaller window has no queue of its own to drain
+
+# A delay that does not move while we send next to nothing is not a queue: the route has changed.
+LEARN_US = 5_000_000
+LEARN_SAMPLES = 20
+LEARN_SPREAD_US = 2_000
+
+BUCKET_ACKS = 3
+BUCKET_SEGMENTS = 4
+
+
+class Shallow:
+    """The window of one flow, and what it knows of its path."""
+
+    __slots__ = (
+        "_absorbed_us",
+        "_average_us",
+        "_before_cut",
+        "_bucket_acks",
+        "_bucket_minimum_us",
+        "_bucket_started_us",
+        "_cut_us",
+        "_delay_us",
+        "_learn_high_us",
+        "_learn_low_us",
+        "_learn_samples",
+        "_learn_started_us",
+        "_lossless_rounds",
+        "_noise_us",
+        "_previous_minimum_us",
+        "_quiet",
+        "_quiet_rounds",
+        "_rate_bytes",
+        "_rate_started_us",
+        "_rates",
+        "_round_delays",
+        "_round_lost_bytes",
+        "_round_started_us",
+        "_saved_window",
+        "_slow_maximum",
+        "_slowdown_us",
+        "_threshold",
+        "_window",
+        "base_us",
+        "segment_bytes",
+        "slow_start",
+        "target_delay_us",
+        "wanted_delay_us",
+    )
+
+    pacing_gain = 1.25
+
+    def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
+        self.segment_bytes = segment_bytes
+        self.wanted_delay_us = TARGET_DELAY_US if target_delay_us is None else target_delay_us
+        self.target_delay_us = self.wanted_delay_us  # with tolerance for noise and slow links
+
+        # the window, in bytes
+        self.slow_start = True
+        self._window = float(INITIAL_WINDOW_SEGMENTS * segment_bytes)
+        self._threshold = float("inf")  # slow start ends here; after a timeout only
+        self._before_cut = (0.0, False, 0.0)  # window, slow start and saved window before the last cut
+        self._cut_us = -1  # when the window was cut; packets sent before tell nothing of its effect
+
+        # queue delay: the smallest of this and the last bucket of half a round trip
+        self._delay_us = 0
+        self._bucket_minimum_us = -1
+        self._previous_minimum_us = -1
+        self._bucket_acks = 0
+        self._bucket_started_us = 0
+        self._average_us = 0.0  # unfiltered, for judging losses
+        self._noise_us = 0.0  # delay that is there without a queue of ours
+        self.base_us = 0  # round trip of the empty path
+
+        # rounds: each ends when a packet that was sent in it is acknowledged
+        self._round_started_us = -1
+        self._round_delays = (0, 0)  # the largest delay in this one and in the last
+        self._round_lost_bytes = 0
+        self._quiet = True  # no delay above half the target in this round
+        self._quiet_rounds = 0
+        self._lossless_rounds = LOSSLESS_ROUNDS + 1
+
+        # delivery rate in bytes per second, over buckets of half a round trip
+        self._rates = (0.0, 0.0)  # the largest in this round and in the last
+        self._rate_started_us = 0
+        self._rate_bytes = 0
+        self._slow_maximum = 0.0
+
+        # slowdown
+        self._slowdown_us = 0  # when it begins, or ends while the saved window is set
+        self._saved_window = 0.0
+
+        # a new route
+        self._absorbed_us = 0  # delay that turned out to be the path's own
+        self._learn_started_us = -1
+        self._learn_low_us = self._learn_high_us = self._learn_samples = 0
+
+    @property
+    def window_bytes(self) -> int:
+        return int(self._window)
+
+    # -- facts --
+
+    def on_ack(self, ack: Acknowledgement) -> None:
+        now_us = ack.now_us
+        smoothed_us = ack.round_trip.smoothed_us or 1
+        self._measure_rate(now_us, ack.acked_bytes, smoothed_us)
+        delay_us = ack.round_trip_delay_us
+        if delay_us is not None:
+            if ack.one_way_delay_us is not None:
+                delay_us = min(delay_us, ack.one_way_delay_us)
+            self._measure_delay(now_us, delay_us, smoothed_us)
+            self.base_us = ack.round_trip.base_us + self._absorbed_us
+        if not self.base_us:
+            return
+        if ack.sent_us >= self._round_started_us:
+            self._next_round(now_us)
+
+        if self._saved_window:
+            if now_us >= self._slowdown_us:
+                self._end_slowdown(now_us, smoothed_us)
+            return
+        if self.slow_start:
+            self._grow_in_slow_start(ack, smoothed_us)
+            return
+        self._steer(ack)
+        if now_us >= self._slowdown_us:
+            self._begin_slowdown(now_us, smoothed_us)
+        self._watch_route(now_us)
+
+    def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
+        self._lossless_rounds = 0
+        self._round_lost_bytes += lost_bytes
+        if self.slow_start:
+            tolerated = max(self.segment_bytes, SLOW_START_LOSS * self._window)
+            if self._delay_us < self.wanted_delay_us / 2 and self._round_lost_bytes <= tolerated:
+                return
+            self._remember_cut(now_us)
+            self._leave_slow_start(now_us, self._loss_factor() * self._window)
+            return
+        if not new_window:
+            return
+        self._remember_cut(now_us)
+        factor = self._loss_factor()
+        self._saved_window *= factor
+        self._set_window(self._window * factor)
+
+    def on_timeout(self, now_us: int) -> None:
+        # RFC 5681 3.1
+        window = self._saved_window or self._window
+        if window > TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes:
+            self._remember_cut(now_us)
+        self._threshold = max(window / 2, float(TIMEOUT_THRESHOLD_SEGMENTS * self.segment_bytes))
+        self._saved_window = 0.0
+        self._window = float(TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes)
+        self._lossless_rounds = 0
+        self.slow_start = True
+
+    def on_spurious(self, now_us: int) -> None:
+        window, self.slow_start, saved = self._before_cut
+        self._set_window(max(self._window, window))
+        if self._saved_window:
+            self._saved_window = max(self._saved_window, saved)
+
+    # -- the window --
+
+    def _grow_in_slow_start(self, ack: Acknowledgement, smoothed_us: int) -> None:
+        if self._delay_us > SLOW_START_EXIT * self.target_delay_us and ack.sent_us > self._cut_us:
+            self._cut_us = ack.now_us
+            self._leave_slow_start(ack.now_us, self._window, SLOW_START_CARRIED)
+        elif self._window >= self._threshold:
+            self._begin_steering(ack.now_us)
+        elif ack.window_limited:
+            self._window += SLOW_START_GAIN * ack.acked_bytes
+
+    def _leave_slow_start(self, now_us: int, window: float, share: float = 1.0) -> None:
+        """Go on with what the path has delivered, but with no less than half."""
+        carried = share * max(self._rates) * self.base_us / SECOND_US
+        self._set_window(min(window, max(carried, self._window / 2)))
+        self._begin_steering(now_us)
+
+    def _begin_steering(self, now_us: int) -> None:
+        self.slow_start = False
+        self._threshold = float("inf")
+        self._slowdown_us = now_us + FIRST_SLOWDOWN_ROUND_TRIPS * max(self.base_us, 1)
+
+    def _steer(self, ack: Acknowledgement) -> None:
+        """Move the window towards the size at which packets wait for the target."""
+        window = self._window
+        delay_us = self._delay_us
+        target_us = self.target_delay_us
+        share = min(ack.acked_bytes / window, 1.0)
+        gain = GAIN_SEGMENTS * self.segment_bytes
+        distance = (target_us - delay_us) / max(self.base_us + delay_us, 1)
+        if distance >= 0:
+            if not ack.window_limited:
+                return  # what was never tried is not known to be free
+            if self._quiet_rounds > QUIET_ROUNDS and self._lossless_rounds > LOSSLESS_ROUNDS:
+                accelerated = gain * 2.0 ** min(self._quiet_rounds - QUIET_ROUNDS, 40)
+                gain = max(gain, min(accelerated, LARGEST_ACCELERATION * window))
+            change = max(gain, INCREASE * window * distance)
+        else:
+            if ack.sent_us <= self._cut_us:
+                return  # the last cut does not show yet
+            change = gain - min(LARGEST_DECREASE, -DECREASE * distance) * window
+        self._set_window(window + share * change)
+
+    def _set_window(self, window: float) -> None:
+        self._window = max(window, float(FLOOR_SEGMENTS * self.segment_bytes))
+
+    def _remember_cut(self, now_us: int) -> None:
+        self._before_cut = (self._window, self.slow_start, self._saved_window)
+        self._cut_us = now_us
+
+    def _loss_factor(self) -> float:
+        """How much of the window a loss leaves: little if there was a queue, for then it was ours."""
+        queue_us = max(self._average_us, *self._round_delays)
+        return LOSS_FACTOR - LOSS_QUEUE_FACTOR * min(1.0, queue_us / self.target_delay_us)
+
+    # -- the slowdown --
+
+    def _begin_slowdown(self, now_us: int, smoothed_us: int) -> None:
+        if self._window <= SLOWDOWN_LEAST_SEGMENTS * self.segment_bytes:
+            self._slowdown_us = now_us + self._slowdown_interval_us(now_us, smoothed_us)
+            return
+        self._saved_window = self._window
+        self._window = max(self._window / SLOWDOWN_DIVISOR, 2.0 * self.segment_bytes)
+        self._slowdown_us = now_us + int(SLOWDOWN_ROUND_TRIPS * smoothed_us)
+        self._cut_us = now_us
+
+    def _end_slowdown(self, now_us: int, smoothed_us: int) -> None:
+        self._noise_us = max(self._noise_us + (self._delay_us - self._noise_us) / 2, 0.0)
+        self._set_target()
+        self._window, self._saved_window = self._saved_window, 0.0
+        self._slowdown_us = now_us + self._slowdown_interval_us(now_us, smoothed_us)
+        self._bucket_minimum_us = self._previous_minimum_us = -1
+        self._cut_us = now_us
+
+    def _slowdown_interval_us(self, now_us: int, smoothed_us: int) -> int:
+        """Until the next one; 20 % more or less, so that flows do not stay in step."""
+        interval_us = max(SLOWDOWN_INTERVAL_US, SLOWDOWN_INTERVAL_ROUND_TRIPS * smoothed_us)
+        # the last digits of the time are as good as a die
+        return int(interval_us * (0.8 + 0.4 * (now_us * 40_503 % 65_536) / 65_536))
+
+    # -- what is measured --
+
+    def _measure_delay(self, now_us: int, sample_us: int, smoothed_us: int) -> None:
+        if sample_us < self._absorbed_us:
+            self._absorbed_us = sample_us
+        sample_us -= self._absorbed_us
+        self._average_us += (sample_us - self._average_us) / 16
+        self._learn(now_us, sample_us)
+
+        if self._bucket_acks >= BUCKET_ACKS and now_us - self._bucket_started_us >= smoothed_us // 2:
+            self._previous_minimum_us = self._bucket_minimum_us
+            self._bucket_minimum_us = -1
+            self._bucket_acks = 0
+            self._bucket_started_us = now_us
+        self._bucket_acks += 1
+        if self._bucket_minimum_us < 0 or sample_us < self._bucket_minimum_us:
+            self._bucket_minimum_us = sample_us
+        previous_us = self._previous_minimum_us
+        delay_us = self._bucket_minimum_us if previous_us < 0 else min(self._bucket_minimum_us, previous_us)
+        self._delay_us = delay_us
+
+        if delay_us > self._round_delays[0]:
+            self._round_delays = (delay_us, self._round_delays[1])
+        if delay_us > self.target_delay_us / 2:
+            self._quiet = False
+            self._quiet_rounds = 0
+
+    def _measure_rate(self, now_us: int, acked_bytes: int, smoothed_us: int) -> None:
+        elapsed_us = now_us - self._rate_started_us
+        self._rate_bytes += acked_bytes
+        if elapsed_us < smoothed_us // 2 or self._rate_bytes < BUCKET_SEGMENTS * self.segment_bytes:
+            return
+        if self._rate_started_us and elapsed_us:
+            rate = self._rate_bytes * SECOND_US / elapsed_us
+            if rate > self._rates[0]:
+                self._rates = (rate, self._rates[1])
+        self._rate_started_us = now_us
+        self._rate_bytes = 0
+
+    def _next_round(self, now_us: int) -> None:
+        self._round_started_us = now_us
+        best = self._rates[0]
+        self._slow_maximum = max(best, self._slow_maximum - 0.005 * (self._slow_maximum - best))
+        self._rates = (0.0, best)
+        self._round_delays = (0, self._round_delays[0])
+        self._round_lost_bytes = 0
+        self._lossless_rounds += 1
+        if self._quiet:
+            self._quiet_rounds += 1
+        self._quiet = True
+        self._set_target()
+
+    def _set_target(self) -> None:
+        """What is asked for, and as much more as noise and the length of a packet demand."""
+        target_us = self.wanted_delay_us + min(self._noise_us, NOISE_LIMIT_US)
+        if self._slow_maximum:
+            packets_us = TARGET_PACKETS * (self.segment_bytes + HEADER_BYTES) * SECOND_US / self._slow_maximum
+            target_us = max(target_us, min(packets_us, TARGET_PACKETS_LIMIT_US))
+        self.target_delay_us = int(target_us)
+
+    # -- a new route --
+
+    def _learn(self, now_us: int, sample_us: int) -> None:
+        if self._window > TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes:
+            self._learn_started_us = -1
+            return
+        if self._learn_started_us < 0:
+            self._learn_started_us = now_us
+            self._learn_low_us = self._learn_high_us = sample_us
+            self._learn_samples = 0
+        self._learn_low_us = min(self._learn_low_us, sample_us)
+        self._learn_high_us = max(self._learn_high_us, sample_us)
+        self._learn_samples += 1
+
+    def _watch_route(self, now_us: int) -> None:
+        """Take a delay that never moves for the path's own."""
+        if self._learn_started_us < 0 or now_us - self._learn_started_us < LEARN_US:
+            return
+        if (
+            self._learn_samples > LEARN_SAMPLES
+            and self._learn_high_us - self._learn_low_us < LEARN_SPREAD_US
+            and self._learn_low_us > self.target_delay_us
+        ):
+            self._absorbed_us += self._learn_low_us
+            self._bucket_minimum_us = self._previous_minimum_us = -1
+            self._average_us = 0.0
+        self._learn_started_us = -1
