@@ -95,10 +95,11 @@ class Pair:
     protocol: type[Stream] = Stream
     client_offset_us: int = 0
     client_drift_ppm: float = 0.0
+    interface_mtu_bytes: int | None = None
     wait: bool = True
 
     def __post_init__(self) -> None:
-        self.network = Network(self.seed)
+        self.network = Network(self.seed, self.interface_mtu_bytes)
         # the link goes from the client to the server
         self.network.connect(CLIENT, SERVER, self.link, self.back)
         self.up = self.network.link(CLIENT, SERVER)

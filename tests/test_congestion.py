@@ -242,10 +242,11 @@ def test_drifting_clocks_leave_the_throughput_alone(drift_ppm: float) -> None:
 
 
 def stream(network: Network, source: str, number: int) -> tuple[Accepting, Accepting]:
-    """A connection from a host to the server."""
+    """A connection from a host to the server, with classic LEDBAT."""
     accepting, connecting = Accepting(), Accepting()
-    UTPServerEndpoint(network.reactor("10.0.0.1"), 7_000 + number).listen(accepting)
-    UTPClientEndpoint(network.reactor(source), "10.0.0.1", 7_000 + number).connect(connecting)
+    settings = Settings(congestion=Ledbat)
+    UTPServerEndpoint(network.reactor("10.0.0.1"), 7_000 + number, settings=settings).listen(accepting)
+    UTPClientEndpoint(network.reactor(source), "10.0.0.1", 7_000 + number, settings=settings).connect(connecting)
     network.run(1, until=lambda: bool(connecting.made and accepting.made))
     return accepting, connecting
 

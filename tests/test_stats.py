@@ -35,7 +35,7 @@ def test_fresh_connection() -> None:
     assert stats.send_window == stats.receive_window == 1 << 20
     assert stats.rto == 500
     assert stats.cwnd >= 2 * stats.mss > 0
-    assert stats.target == 100
+    assert stats.target == 5
 
 
 def test_bytes_add_up() -> None:
@@ -80,7 +80,7 @@ def test_queue_shows() -> None:
     pair.run(5)
     stats = stats_of(pair.client)
 
-    assert 20 < stats.queue_delay < 200
+    assert 2 < stats.queue_delay < 20
     assert stats.rtt > stats.minrtt
     assert stats.base_delay == pytest.approx(10, abs=10)
 

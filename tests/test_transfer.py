@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet import error
 
 from tests.support import HalfStream, Pair, ScriptedClient, Stream
-from txutp import Settings
+from txutp import Ledbat, Settings
 from txutp.core.connection import Connection
 from txutp.core.packet import ST_DATA, ST_FIN, ST_STATE
 from txutp.core.sending import SendBuffer
@@ -162,7 +162,8 @@ def test_our_ack_rides_on_our_data() -> None:
 
 def lossy_sender(count: int = 10, **fields: object) -> ScriptedClient:
     """Our side has `count` full segments in flight to a scripted peer that has answered once."""
-    scene = ScriptedClient(settings=Settings(**fields))  # type: ignore[arg-type]
+    # a controller that does not pace, so that all of a window is there at once
+    scene = ScriptedClient(settings=Settings(**{"congestion": Ledbat, **fields}))  # type: ignore[arg-type]
     # let slow start open the window, with round trips of 20 ms
     arrived = scene.push(pattern(4 * count * SEGMENT))
     while arrived:

@@ -54,7 +54,7 @@ class Collecting:
     def writable(self) -> None:
         self.writable_calls += 1
 
-    def unreachable(self, datagram: bytes, address: Any, code: int) -> None:
+    def unreachable(self, datagram: bytes, address: Any, code: int, path_mtu_bytes: int) -> None:
         self.errors.append((datagram, address, code))
 
     def farewell(self) -> None:

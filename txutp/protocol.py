@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorCore
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from txutp.core.batch import Address, Batch
+from txutp.core.batch import Address, Batch, ip_overhead_bytes
 from txutp.core.connection import (
     CLOSED,
     CONNECTED,
@@ -79,7 +79,7 @@ class UTPProtocol(DatagramProtocol):
         self._prefix = prefix
         environment = environment_of(reactor)
         self.now_us = environment.monotonic_us
-        self.multiplexer = Multiplexer(self.settings, environment.random_bytes)
+        self.multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
         self.multiplexer.listening = accept is not None
         self.port: Any = None  # an IBatchPort while started
         self.port_address: Any = None  # what it is bound to; kept when it is gone
@@ -148,10 +148,14 @@ class UTPProtocol(DatagramProtocol):
             self.multiplexer.touch(connection)
         self.settle()
 
-    def unreachable(self, datagram: bytes, address: Address, code: int) -> None:
+    def unreachable(self, datagram: bytes, address: Address, code: int, path_mtu_bytes: int) -> None:
         """An ICMP error.  It ends an attempt to connect; whatever is up already does not believe it (RFC 5927)."""
         connection = self.multiplexer.sender_of(datagram, address)
-        if connection is not None and connection.state == SYN_SENT:
+        if connection is None:
+            return
+        if code == errno.EMSGSIZE:
+            connection.path_takes(path_mtu_bytes - ip_overhead_bytes(address))
+        elif connection.state == SYN_SENT:
             connection.fail(REFUSED_BY_PEER if code == errno.ECONNREFUSED else UNREACHABLE)
             self.touch(connection)
 
@@ -279,7 +283,10 @@ class UTPProtocol(DatagramProtocol):
             try:
                 accepted = self._send(batch)
             except OSError as problem:
-                self._send_failed(connection, problem)
+                if problem.errno == errno.EMSGSIZE and batch.dont_fragment:
+                    connection.too_large(batch)
+                else:
+                    self._send_failed(connection, problem)
                 continue
             if accepted < batch.count:
                 connection.refuse(batch, accepted)
@@ -314,6 +321,9 @@ class UTPProtocol(DatagramProtocol):
                 continue
             with suppress(OSError):
                 self._send(batch)
+
+    def _link_mtu(self, address: Address) -> int | None:
+        return None if self.port is None else self.port.link_mtu_bytes(address)
 
     def _settle_soon(self) -> None:
         if self._settle_call is None and self.port is not None:

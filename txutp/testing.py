@@ -19,7 +19,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -48,17 +48,39 @@ class Datagram:
     data: bytes
     sent_at_us: int
     dropped: bool = False
+    header_bytes: int | None = None
+    """What UDP and IP add; None is what they do add."""
 
     @property
     def wire_bytes(self) -> int:
         """Its size with UDP and IP headers."""
-        ip_bytes = IPV6_HEADER_BYTES if ":" in self.destination[0] else IPV4_HEADER_BYTES
-        return len(self.data) + UDP_HEADER_BYTES + ip_bytes
+        header_bytes = self.header_bytes
+        if header_bytes is None:
+            header_bytes = UDP_HEADER_BYTES + (IPV6_HEADER_BYTES if ":" in self.destination[0] else IPV4_HEADER_BYTES)
+        return len(self.data) + header_bytes
 
     @property
     def packet(self) -> Packet | None:
         """What it says if it is uTP."""
         return parse_untrusted(self.data)
+
+
+class Discipline(Protocol):
+    """The rules of a queue: what it takes, what leaves next, what is dropped instead.
+
+    The link gives it each datagram that comes, and asks for one whenever it can send one.  What is being sent does not
+    wait any more.  ``benchmarks/scenarios/queues.py`` has some.
+    """
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What waits."""
+
+    def enqueue(self, datagram: Datagram, now_us: int) -> bool:
+        """A datagram comes; False drops it."""
+
+    def dequeue(self, now_us: int) -> Datagram | None:
+        """What leaves next; None if nothing waits."""
 
 
 @dataclass
@@ -72,7 +94,8 @@ class Link:
     jitter_us: int = 0
     """Uniformly between nothing and this is added; order is kept unless ``reorder`` says otherwise."""
     rate_bytes_per_second: float = 0.0
-    """0 is without limit.  IP and UDP headers count."""
+    """0 is without limit.  IP and UDP headers count.  It may change at any time if there is a ``discipline``; without
+    one, what waits already leaves at the old rate."""
     queue_bytes: int | None = None
     """What waits for the rate; a datagram that does not fit is dropped.  None is without limit."""
     mtu_bytes: int = 1 << 20
@@ -85,9 +108,20 @@ class Link:
     corrupt: float = 0.0
     """One bit of the payload flips.  (UDP's checksum would catch it; programs must survive it all the same.)"""
     hook: Callable[[Datagram], None] | None = None
+    discipline: Discipline | None = None
+    """Another kind of queue in the place of ``queue_bytes``."""
+    header_bytes: int | None = None
+    """What counts for UDP and IP in each datagram, where it is not what they take."""
+    loses: Callable[[], bool] | None = None
+    """Loss with a memory: asked for each datagram, and True loses it."""
+    keep_order: bool = True
+    """False lets ``jitter_us`` reorder."""
+    gate_us: int = 0
+    """What has left the queue goes on at the next multiple of this, all together, as Wi-Fi aggregates frames."""
 
     queued_bytes: int = field(default=0, init=False)
-    free_at_us: int = field(default=0, init=False)
+    free_at_us: float = field(default=0, init=False)
+    sending: bool = field(default=False, init=False)  # something that the discipline gave
     last_arrival_us: int = field(default=0, init=False)
     sent: int = field(default=0, init=False)
     dropped: int = field(default=0, init=False)
@@ -95,14 +129,21 @@ class Link:
     @property
     def queue_delay_us(self) -> int:
         """How long a datagram that comes now would wait."""
-        return int(self.queued_bytes / self.rate_bytes_per_second * MICROSECONDS) if self.rate_bytes_per_second else 0
+        if not self.rate_bytes_per_second:
+            return 0
+        queued_bytes = self.queued_bytes
+        if self.discipline is not None:
+            queued_bytes += self.discipline.backlog_bytes
+        return int(queued_bytes / self.rate_bytes_per_second * MICROSECONDS)
 
 
 class Network:
     """Hosts, the links between them, and the one virtual clock."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, interface_mtu_bytes: int | None = None) -> None:
+        """``interface_mtu_bytes`` is what every host knows of its interface, for those who search the path's MTU."""
         self.seed = seed
+        self.interface_mtu_bytes = interface_mtu_bytes
         self.random = random.Random(seed)
         self.now_us = 0
         self.ports: dict[Address, SimulatedPort] = {}
@@ -125,13 +166,26 @@ class Network:
     def connect(self, one: str, other: str, link: Link, back: Link | None = None) -> None:
         """Put links between two hosts; without ``back`` the way back is like the way there."""
         if back is None:
+            if link.discipline is not None or link.loses is not None:
+                raise ValueError("a link with a discipline or a memory of losses is one way: give a link back, too")
             back = Link(**{name: getattr(link, name) for name in LINK_FIELDS})
         self._links[one, other] = link
         self._links[other, one] = back
 
     def link(self, source: str, destination: str) -> Link:
         """The link from one host to another; without ``connect`` it is perfect and instant."""
-        return self._links.setdefault((source, destination), Link())
+        key = (source, destination)
+        link = self._links.get(key)
+        if link is None:
+            link = self._links[key] = Link()
+        return link
+
+    def wait_us(self, link: Link) -> float:
+        """How long a datagram that came to this link now would wait for those before it."""
+        busy_us = max(link.free_at_us - self.now_us, 0.0)
+        if link.discipline is None or not link.rate_bytes_per_second:
+            return busy_us
+        return busy_us + link.discipline.backlog_bytes / link.rate_bytes_per_second * MICROSECONDS
 
     # -- running --
 
@@ -169,20 +223,28 @@ class Network:
     def transmit(self, datagram: Datagram) -> None:
         """Put a datagram on its link."""
         link = self.link(datagram.source[0], datagram.destination[0])
-        chance = self.random.random
+        datagram.header_bytes = link.header_bytes
         if link.hook is not None:
             link.hook(datagram)
         link.sent += 1
         size = datagram.wire_bytes
-        full = link.queue_bytes is not None and link.queued_bytes + size > link.queue_bytes
-        if datagram.dropped or size > link.mtu_bytes or (link.rate_bytes_per_second and full):
+        if datagram.dropped or size > link.mtu_bytes:
             link.dropped += 1
             return
 
         # the queue
+        if link.discipline is not None:
+            if not link.discipline.enqueue(datagram, self.now_us):
+                link.dropped += 1
+            elif not link.sending:
+                self._send_next(link)
+            return
         leaves_us = self.now_us
         if link.rate_bytes_per_second:
-            leaves_us = max(leaves_us, link.free_at_us) + round(size / link.rate_bytes_per_second * MICROSECONDS)
+            if link.queue_bytes is not None and link.queued_bytes + size > link.queue_bytes:
+                link.dropped += 1
+                return
+            leaves_us = max(leaves_us, int(link.free_at_us)) + round(size / link.rate_bytes_per_second * MICROSECONDS)
             link.free_at_us = leaves_us
             link.queued_bytes += size
 
@@ -190,9 +252,33 @@ class Network:
                 link.queued_bytes -= size
 
             self.call_at(leaves_us, dequeue)
+        self._fly(link, datagram, leaves_us)
 
-        # the air
-        if link.loss and chance() < link.loss:
+    def _send_next(self, link: Link) -> None:
+        """The link is free: the discipline says what leaves."""
+        assert link.discipline is not None
+        datagram = link.discipline.dequeue(self.now_us)
+        link.sending = datagram is not None
+        if datagram is None:
+            return
+        size = link.queued_bytes = datagram.wire_bytes
+        # fractions of microseconds count, because on fast links they are a share of the rate
+        leaves_us = link.free_at_us if link.free_at_us > self.now_us - 1 else self.now_us
+        if link.rate_bytes_per_second:
+            leaves_us += size / link.rate_bytes_per_second * MICROSECONDS
+        link.free_at_us = leaves_us
+
+        def leave() -> None:
+            link.queued_bytes = 0
+            self._fly(link, datagram, self.now_us)
+            self._send_next(link)
+
+        self.call_at(max(round(leaves_us), self.now_us), leave)
+
+    def _fly(self, link: Link, datagram: Datagram, leaves_us: int) -> None:
+        """Everything behind the queue."""
+        chance = self.random.random
+        if (link.loss and chance() < link.loss) or (link.loses is not None and link.loses()):
             link.dropped += 1
             return
         if link.corrupt and chance() < link.corrupt and datagram.data:
@@ -200,13 +286,16 @@ class Network:
             corrupted = bytearray(datagram.data)
             corrupted[bit >> 3] ^= 1 << (bit & 7)
             datagram.data = bytes(corrupted)
+        if link.gate_us:
+            leaves_us = -(-leaves_us // link.gate_us) * link.gate_us
         arrival_us = leaves_us + link.delay_us
         if link.jitter_us:
             arrival_us += round(chance() * link.jitter_us)
         if link.reorder and chance() < link.reorder:
             self.call_at(arrival_us + link.reorder_delay_us, lambda: self._arrive(datagram))
         else:
-            arrival_us = link.last_arrival_us = max(arrival_us, link.last_arrival_us)
+            if link.keep_order:
+                arrival_us = link.last_arrival_us = max(arrival_us, link.last_arrival_us)
             self.call_at(arrival_us, lambda: self._arrive(datagram))
         if link.duplicate and chance() < link.duplicate:
             self.call_at(arrival_us + 1, lambda: self._arrive(datagram))
@@ -267,7 +356,7 @@ class SimulatedReactor:
         self.network.call_at(at_us, lambda: self._run(call, at_us))
 
     def _run(self, call: DelayedCall, at_us: int) -> None:
-        if not call.active() or call not in self._calls:
+        if call not in self._calls:  # cancelled
             return
         if call.delayed_time:
             call.activate_delay()
@@ -330,6 +419,10 @@ class SimulatedPort:
     def getHost(self) -> Any:
         kind = IPv6Address if ":" in self._address[0] else IPv4Address
         return kind("UDP", *self._address)
+
+    def link_mtu_bytes(self, address: Address) -> int | None:
+        """What the interface takes; a link that takes less drops silently, whether fragments are forbidden or not."""
+        return self.reactor.network.interface_mtu_bytes
 
     def getBroadcastAllowed(self) -> bool:
         return False

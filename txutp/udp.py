@@ -32,8 +32,11 @@ UDP_GRO = 104
 
 # Other things in ip(7) that Python does not name on every version.
 IP_MTU_DISCOVER = 10
-IP_PMTUDISC_DONT = 0
 IPV6_MTU_DISCOVER = 23
+PMTUDISC_DONT = 0
+PMTUDISC_PROBE = 3
+IP_MTU = 14
+IPV6_MTU = 24
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 MSG_ERRQUEUE = 0x2000
@@ -41,6 +44,7 @@ MSG_ERRQUEUE = 0x2000
 # How much of a datagram that an ICMP error is about we look at, and room for the error itself (ip(7)).
 QUOTED_BYTES = 64
 ERROR_ANCILLARY_BYTES = 512
+EXTENDED_ERROR_BYTES = 16
 
 LARGEST_DATAGRAM_BYTES = 65_535
 KERNEL_BUFFER_BYTES = 4 << 20  # asked for; the kernel grants what its limits allow
@@ -78,8 +82,11 @@ class BatchReceiver(Protocol):
     def writable(self) -> None:
         """The socket takes datagrams again."""
 
-    def unreachable(self, datagram: bytes, address: Address, code: int) -> None:
-        """The network answered a datagram that we sent (of which this is the beginning) with an error."""
+    def unreachable(self, datagram: bytes, address: Address, code: int, path_mtu_bytes: int) -> None:
+        """The network answered a datagram that we sent (of which this is the beginning) with an error.
+
+        ``path_mtu_bytes`` says with EMSGSIZE how large an IP packet may be.
+        """
 
     def farewell(self) -> None:
         """The socket is about to be closed; it is still open."""
@@ -125,6 +132,12 @@ class IBatchPort(Interface):
     def send_batch(batch: Batch) -> int:
         """Send a batch; gives how many of its datagrams left.  A network error raises ``OSError``."""
 
+    def link_mtu_bytes(address: Address) -> int | None:
+        """The largest IP packet that the interface towards an address takes; None if that is not known.
+
+        Where it is known, a batch with ``dont_fragment`` is sent so, and raises EMSGSIZE if it is too large for that.
+        """
+
     def close() -> None:
         """Stop listening and close the socket within this call if that is possible."""
 
@@ -162,13 +175,16 @@ class BatchPort(udp.Port):
             else:
                 new.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
             # Too large for the path means fragments, not silence: what was sent once cannot be cut smaller (BEP 29).
-            if self.addressFamily == socket.AF_INET:
-                new.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
-            else:
-                new.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_DONT)
+            self._set_mtu_discovery(new, PMTUDISC_DONT)
         self.offload_send = self.offload_send and has_option(new, UDP_SEGMENT, None)
         self.offload_receive = self.offload_receive and has_option(new, UDP_GRO, 1)
         return new
+
+    def _set_mtu_discovery(self, udp_socket: socket.socket, how: int) -> None:
+        if self.addressFamily == socket.AF_INET:
+            udp_socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, how)
+        else:
+            udp_socket.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, how)
 
     def _bindSocket(self) -> None:
         # Twisted's own way loses the scope of an address like fe80::1%eth0, so it gets a bound socket.
@@ -248,13 +264,37 @@ class BatchPort(udp.Port):
                 return said
             said = True
             for _, kind, message in ancillary:
-                if kind in (IP_RECVERR, IPV6_RECVERR) and len(message) >= 4:
-                    code = int(struct.unpack_from("=I", message)[0])
-                    self.protocol.unreachable(datagram, socket_address(address), code)
+                if kind in (IP_RECVERR, IPV6_RECVERR) and len(message) >= EXTENDED_ERROR_BYTES:
+                    code, path_mtu_bytes = struct.unpack_from("=I4xI", message)
+                    self.protocol.unreachable(datagram, socket_address(address), code, path_mtu_bytes)
 
     # -- out --
 
+    def link_mtu_bytes(self, address: Address) -> int | None:
+        if sys.platform != "linux":
+            return None
+        level, option = (
+            (socket.IPPROTO_IP, IP_MTU) if self.addressFamily == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_MTU)
+        )
+        try:
+            with socket.socket(self.addressFamily, socket.SOCK_DGRAM) as probe:
+                probe.connect(address)
+                return probe.getsockopt(level, option)
+        except OSError:
+            return None
+
     def send_batch(self, batch: Batch) -> int:
+        if batch.dont_fragment:
+            self._set_mtu_discovery(self.socket, PMTUDISC_PROBE)
+            try:
+                self._send(batch.buffers, [], batch.address)
+                return 1
+            except OSError as problem:
+                if problem.errno in REFUSALS:
+                    return self._refused(problem, 0)
+                raise
+            finally:
+                self._set_mtu_discovery(self.socket, PMTUDISC_DONT)
         count = batch.count
         if count > 1 and self.offload_send:
             segment = struct.pack("=H", batch.datagram_bytes)
@@ -337,6 +377,11 @@ class PlainPort:
                 self._reactor.callLater(RETRY_SECONDS, self._protocol.writable)
                 return sent
         return batch.count
+
+    def link_mtu_bytes(self, address: Address) -> int | None:
+        # Nothing but BatchPort can forbid fragments; a transport that can (as the simulated one) says so itself.
+        known = getattr(self._transport, "link_mtu_bytes", None)
+        return None if known is None else known(address)
 
     def close(self) -> None:
         self._transport.stopListening()

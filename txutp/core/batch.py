@@ -13,19 +13,33 @@ Address = tuple[Any, ...]  # what the socket calls it: (host, port), for scoped 
 Buffer = bytes | memoryview
 
 
+UDP_HEADER_BYTES = 8
+IPV4_HEADER_BYTES = 20
+IPV6_HEADER_BYTES = 40
+
+
+def ip_overhead_bytes(address: Address) -> int:
+    """What the network adds to a datagram for this address."""
+    return UDP_HEADER_BYTES + (IPV6_HEADER_BYTES if ":" in address[0] else IPV4_HEADER_BYTES)
+
+
 class Batch:
     """``count`` datagrams of ``datagram_bytes`` each (the last may be shorter), as ``buffers`` in order.
 
-    A datagram is one buffer, or two (header, payload); all datagrams of a batch alike.
+    A datagram is one buffer, or two (header, payload); all datagrams of a batch alike.  ``dont_fragment`` asks the
+    network to drop a datagram that is too large for the path, instead of cutting it.
     """
 
-    __slots__ = ("address", "buffers", "count", "datagram_bytes")
+    __slots__ = ("address", "buffers", "count", "datagram_bytes", "dont_fragment")
 
-    def __init__(self, address: Address, buffers: list[Buffer], count: int, datagram_bytes: int) -> None:
+    def __init__(
+        self, address: Address, buffers: list[Buffer], count: int, datagram_bytes: int, dont_fragment: bool = False
+    ) -> None:
         self.address = address
         self.buffers = buffers
         self.count = count
         self.datagram_bytes = datagram_bytes
+        self.dont_fragment = dont_fragment
 
     def datagrams(self, start: int = 0) -> Iterator[bytes]:
         """The datagrams from number ``start`` on, each joined into one ``bytes``."""

@@ -22,13 +22,18 @@ STATE that carries the number of a packet not sent yet) is history that every pe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from txutp.core.batch import Address, Batch, Buffer
-from txutp.core.flow import NEVER_US, Flow
+from txutp.core.batch import Address, Batch, Buffer, ip_overhead_bytes
+from txutp.core.flow import BULK_SEGMENTS, NEVER_US, Flow
+from txutp.core.mtu import MtuSearch
 from txutp.core.packet import (
+    EXTENSION_BITS,
     HEADER_BYTES,
+    LARGE_WANTED,
+    LARGE_WELCOME,
+    NO_EXTENSION,
     SELECTIVE_ACK,
     ST_DATA,
     ST_FIN,
@@ -36,11 +41,13 @@ from txutp.core.packet import (
     ST_STATE,
     ST_SYN,
     HeaderBlock,
+    encode_bits,
     encode_header,
+    encode_padding,
     encode_selective_ack,
 )
 from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, ReceiveBuffer
-from txutp.core.sending import Run
+from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
 from txutp.core.sequence import MASK16, signed32, unwrap
 from txutp.core.settings import Settings
 from txutp.core.stats import ConnectionStats
@@ -76,6 +83,10 @@ ACK_SLACK = 3
 # A third SYN takes a fresh id: a libtorrent peer may hold a socket for the old one that rejects our acks.
 SYN_TRIES_PER_ID = 2
 
+# Every peer takes datagrams that fit one frame; larger ones are welcome only where a peer says so.
+ETHERNET_BYTES = 1_500
+WELCOMES = 3
+
 # Nothing but our FIN is unanswered: so many tries, then the peer is gone and nothing was lost.
 FIN_TIMEOUTS = 3
 
@@ -99,10 +110,12 @@ class Connection:
         "_last_received_us",
         "_last_sent_us",
         "_linger_deadline_us",
+        "_link_mtu",
         "_syn_sent_us",
         "_unheard",
         "_update_backoff",
         "_update_deadline_us",
+        "_welcomes",
         "accepted",
         "address",
         "advertised_bytes",
@@ -140,6 +153,7 @@ class Connection:
         settings: Settings,
         headers: HeaderBlock,
         segment_bytes: int,
+        link_mtu: Callable[[Address], int | None],
     ) -> None:
         # who we are
         self.address = address
@@ -166,6 +180,7 @@ class Connection:
         # the stream, both ways
         self.sending = Flow(initial_sequence, segment_bytes, settings)
         self._headers = headers
+        self._link_mtu = link_mtu
         self.receiving = ReceiveBuffer(settings.receive_buffer_bytes)
         self.advertised_bytes = settings.receive_buffer_bytes  # the window in the packet that we sent last
 
@@ -185,6 +200,7 @@ class Connection:
 
         # what next_batch has to send, and what it gave last (for refuse)
         self._due = 0
+        self._welcomes = 0  # in so many acks the peer hears that it may send large datagrams
         self._last: tuple[int, Run | None, int] = (0, None, 0)
 
         # counters
@@ -230,6 +246,8 @@ class Connection:
             target=controller.target_delay_us / 1_000 if controller else 0.0,
             cwnd=controller.window_bytes if controller else 0,
             mss=sending.segment_bytes,
+            pmtu=sending.segment_bytes + HEADER_BYTES + ip_overhead_bytes(self.address),
+            pacing_rate=sending.pacing_rate,
             send_window=sending.peer_window_bytes,
             receive_window=self.receiving.window_bytes,
             unsent=sending.unsent_bytes,
@@ -340,6 +358,16 @@ class Connection:
         if self._closing:
             self._finish_if_done(now_us)
 
+    def receive_bits(self, bits: bytes) -> None:
+        """What the peer said in EXTENSION_BITS of a packet that was received."""
+        if self.state != CONNECTED:
+            return
+        if bits == LARGE_WANTED:
+            self._welcomes = WELCOMES
+            self._due |= ACK_DUE
+        elif bits == LARGE_WELCOME and self.sending.mtu is not None:
+            self.sending.mtu.on_welcome()
+
     def receive_reset(self, ack16: int, now_us: int) -> None:
         """A RESET for this connection; it counts only if its ack shows that the sender sees our packets."""
         sending = self.sending
@@ -423,7 +451,12 @@ class Connection:
         They count as sent.  The batch is valid until the next call.
         """
         if self.state == CONNECTED:
-            batch = self._next_resend(now_us) or self._next_run(now_us) or self._next_fin(now_us)
+            batch = (
+                self._next_resend(now_us)
+                or self._next_probe(now_us)
+                or self._next_run(now_us)
+                or self._next_fin(now_us)
+            )
             if batch is not None:
                 return batch
         due = self._due
@@ -454,6 +487,52 @@ class Connection:
         payload = run.payloads[index]
         header = self._header(ST_FIN if run.is_fin else ST_DATA, run.first + index, now_us)
         return self._give([header, payload] if payload else [header], 1, run, index, now_us)
+
+    def too_large(self, batch: Batch) -> None:
+        """The interface does not take the last batch, which was a probe of the path: it was never sent."""
+        assert self.sending.mtu is not None
+        self.sending.mtu.on_lost(certain=True)
+        self.refuse(batch, 0)
+
+    def path_takes(self, datagram_bytes: int) -> None:
+        """A router says that it takes no larger datagrams."""
+        if self.sending.mtu is not None:
+            self.sending.mtu.on_hint(datagram_bytes)
+
+    def _next_probe(self, now_us: int) -> Batch | None:
+        """A full packet with padding, to see whether the path carries it."""
+        sending = self.sending
+        if sending.mtu is None and not self._begin_mtu_search():
+            return None
+        probe = sending.next_probe(now_us)
+        if probe is None:
+            return None
+        run, datagram_bytes = probe
+        header = bytearray(self._header(ST_DATA, run.first, now_us))
+        header[1] = SELECTIVE_ACK
+        header += encode_padding(datagram_bytes - HEADER_BYTES - run.total_bytes)
+        batch = self._give([bytes(header), run.payloads[0]], 1, run, -1, now_us)
+        batch.datagram_bytes = datagram_bytes
+        batch.dont_fragment = True
+        return batch
+
+    def _begin_mtu_search(self) -> bool:
+        """With much to send: ask what the interface takes, and search from there; gives whether there is a search."""
+        sending = self.sending
+        if self.settings.maximum_datagram_bytes is not None or (
+            sending.unsent_bytes < BULK_SEGMENTS * sending.segment_bytes
+        ):
+            return False
+        start_bytes = sending.segment_bytes + HEADER_BYTES
+        interface_bytes = start_bytes
+        largest_bytes = ETHERNET_BYTES - ip_overhead_bytes(self.address)
+        link_bytes = self._link_mtu(self.address)
+        if link_bytes is not None:
+            interface_bytes = min(link_bytes - ip_overhead_bytes(self.address), RUN_MAXIMUM_BYTES)
+            start_bytes = min(start_bytes, interface_bytes)
+            sending.set_datagram_bytes(start_bytes)
+        sending.mtu = MtuSearch(start_bytes, min(largest_bytes, interface_bytes), interface_bytes)
+        return True
 
     def _next_run(self, now_us: int) -> Batch | None:
         """New data."""
@@ -527,9 +606,12 @@ class Connection:
             self.advertised_bytes,
             sequence,
             self.receiving.next_sequence - 1 - behind,
-            SELECTIVE_ACK if mask else 0,
+            SELECTIVE_ACK if mask or self._welcomes else NO_EXTENSION,
         )
-        if mask:
+        if self._welcomes:
+            self._welcomes -= 1
+            header += encode_selective_ack(mask, EXTENSION_BITS) + encode_bits(LARGE_WELCOME)
+        elif mask:
             header += encode_selective_ack(mask)
         return self._give_control(due, header, now_us)
 
@@ -547,9 +629,9 @@ class Connection:
         )
 
     def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, now_us: int) -> Batch:
-        """A batch with data; its ack makes a pending one needless, unless a gap has to be told as well."""
+        """A batch with data; its ack makes a pending one needless, unless there is more to tell."""
         due = 0
-        if not self.receiving.early:
+        if not self.receiving.early and not self._welcomes:
             due = self._due & ACK_DUE
             self._due &= ~(ACK_DUE | KEEPALIVE_DUE)
         self._last = (due, run, index)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from txutp.core.congestion import Acknowledgement, Controller
 from txutp.core.delay import PathDelay
+from txutp.core.mtu import MtuSearch
 from txutp.core.pacing import Pacer
 from txutp.core.packet import HEADER_BYTES
 from txutp.core.rtt import RoundTrip
@@ -28,6 +29,11 @@ MAXIMUM_BACKOFF = 10
 # An answer that comes sooner than this share of the shortest round trip after a retransmission was not for it.
 SOONEST_ANSWER = 0.9
 MAXIMUM_REORDERING_QUARTERS = 8
+
+# A path is probed for larger datagrams while so many segments wait to be sent, and window is left for as many.
+BULK_SEGMENTS = 8
+# So many timeouts in a row, and what passed once may not pass any more (RFC 8899 4.3).
+BLACK_HOLE_TIMEOUTS = 2
 
 # Do not cut small bursts off a large transfer: on fast paths each ack would free three segments, which would draw an
 # ack, for ever (15 times slower with no error anywhere).  Bounded by a quarter of the window and by what the
@@ -46,6 +52,7 @@ class Flow(SendBuffer):
         "_flush",
         "_last_sent_us",
         "_limited_sequence",
+        "_mtu_probe",
         "_paced_until_us",
         "_pacer",
         "_probe_due",
@@ -62,6 +69,7 @@ class Flow(SendBuffer):
         "controller",
         "delay",
         "losses",
+        "mtu",
         "no_delay",
         "peer_window_bytes",
         "queue_delay_us",
@@ -75,7 +83,7 @@ class Flow(SendBuffer):
     def __init__(self, next_sequence: int, segment_bytes: int, settings: Settings) -> None:
         super().__init__(next_sequence)
         self._settings = settings
-        self.segment_bytes = segment_bytes
+        self.segment_bytes = segment_bytes  # payload of a full packet
 
         # how much
         self.peer_window_bytes = 0
@@ -91,6 +99,8 @@ class Flow(SendBuffer):
         # what we know of the path
         self.round_trip = RoundTrip()
         self.delay = PathDelay()
+        self.mtu: MtuSearch | None = None  # set by the connection when there is much to send
+        self._mtu_probe: Run | None = None  # under way
         self.queue_delay_us = 0  # the last sample
 
         # loss
@@ -125,6 +135,13 @@ class Flow(SendBuffer):
         """The retransmission timeout as it stands."""
         settings = self._settings
         return self.round_trip.timeout_us(settings.minimum_timeout_us, settings.maximum_timeout_us, self.backoff)
+
+    @property
+    def pacing_rate(self) -> float:
+        """Bytes per second at which data leaves; 0 without a pace."""
+        if self.controller is None or not self.round_trip.smoothed_us:
+            return 0.0
+        return self.controller.pacing_gain * self.controller.window_bytes * SECOND_US / self.round_trip.smoothed_us
 
     @property
     def deadline_us(self) -> int:
@@ -167,6 +184,13 @@ class Flow(SendBuffer):
         )
         if self.controller.pacing_gain:
             self._pacer = Pacer()
+
+    def set_datagram_bytes(self, datagram_bytes: int) -> None:
+        """Cut what is sent for the first time from now on so that datagrams have this size."""
+        self.segment_bytes = segment_bytes = datagram_bytes - HEADER_BYTES
+        self._burst_segments = min(RUN_MAXIMUM_SEGMENTS, RUN_MAXIMUM_BYTES // datagram_bytes)
+        if self.controller is not None:
+            self.controller.segment_bytes = segment_bytes
 
     def flush(self) -> None:
         """Let what was written so far leave in a short packet, although another one is in flight."""
@@ -229,10 +253,19 @@ class Flow(SendBuffer):
         if spurious:
             self._on_spurious(spurious, self.given_up_segments - given_up_before, now_us)
 
+        # what was longer than others
+        if self._mtu_probe is not None and self._mtu_probe.acked:
+            self._on_mtu_passed()
+
         # what did not arrive
         window_us = round_trip.reordering_window_us(self._reordering_quarters)
         given_up = self.given_up_segments
         highest, lost_bytes = self.detect_losses(ack, selective, self._duplicate_acks, window_us)
+        if self._mtu_probe is not None and self._mtu_probe.given_up:
+            lost_bytes -= self._mtu_probe.total_bytes
+            if not lost_bytes:
+                highest = -1  # the loss of a probe says nothing of congestion (RFC 8899 3)
+            self._on_mtu_lost()
         if highest >= 0:
             self.losses += 1
             new_window = highest > self._recovery_sequence
@@ -260,8 +293,10 @@ class Flow(SendBuffer):
             self._timer_started_us = now_us
             return False
 
+        probe = self._mtu_probe
+        only_probe = probe is not None and self.flight_bytes == probe.total_bytes and not probe.acked
         peer_is_full = self.peer_window_bytes < self.segment_bytes and heard_us >= self._timer_started_us
-        if not peer_is_full:
+        if not peer_is_full and not only_probe:
             self.timeouts += 1
             self.total_timeouts += 1
             self.losses += 1
@@ -271,9 +306,16 @@ class Flow(SendBuffer):
                 self.controller.on_timeout(now_us)
         # RFC 6298 5.4 to 5.6: the oldest again, everything else as the window allows
         self.give_up_all()
-        self.backoff = min(self.backoff + 1, MAXIMUM_BACKOFF)
         self._timer_started_us = now_us
+        if probe is not None:
+            self._on_mtu_lost()
+        if only_probe:
+            return False
+        self.backoff = min(self.backoff + 1, MAXIMUM_BACKOFF)
         self._recovery_sequence = self.next_sequence - 1
+        if self.mtu is not None and self.timeouts >= BLACK_HOLE_TIMEOUTS and self.mtu.is_raised:
+            self.mtu.on_black_hole(now_us)
+            self.set_datagram_bytes(self.mtu.passed_bytes)
         return not peer_is_full
 
     # -- what may leave --
@@ -296,6 +338,8 @@ class Flow(SendBuffer):
             return None
         self._resend_forced = False
         run, index = lost
+        if run is self._mtu_probe:
+            self._on_mtu_lost()  # it goes without padding now, so its arrival will say nothing
         size = run.size_of(index)
         self.resend(run, index, now_us)
         self.segments_resent += 1
@@ -303,6 +347,36 @@ class Flow(SendBuffer):
         if self._pacer is not None:
             self._pacer.on_sent(size)
         return lost
+
+    def next_probe(self, now_us: int) -> tuple[Run, int] | None:
+        """One new segment, and the size of the padded datagram that it shall be, to try whether the path carries it."""
+        search = self.mtu
+        segment_bytes = self.segment_bytes
+        unsent_bytes = self.unsent_bytes
+        if (
+            search is None
+            or self._mtu_probe is not None
+            or self.lost_segments
+            or self.backoff
+            or unsent_bytes < BULK_SEGMENTS * segment_bytes
+        ):
+            return None
+        datagram_bytes = search.next_probe_bytes(now_us)
+        if not datagram_bytes:
+            return None
+        controller = self.controller
+        assert controller is not None
+        if controller.window_bytes < BULK_SEGMENTS // 2 * datagram_bytes or (
+            self._allowed_bytes(unsent_bytes, False) < segment_bytes
+        ):
+            search.on_unsent()
+            return None
+        if self._pacer is not None:
+            self._pacer.on_sent(datagram_bytes)
+        self._on_new(now_us)
+        self.bytes_sent += segment_bytes
+        self._mtu_probe = run = self.take_run(segment_bytes, segment_bytes, now_us)
+        return run, datagram_bytes
 
     def next_run(self, now_us: int, flush: bool) -> Run | None:
         """New data, as much as windows and kernel take in one go; with ``flush`` the last segment may be short."""
@@ -341,6 +415,10 @@ class Flow(SendBuffer):
             self.bytes_resent -= size
         else:
             before_bytes = self.unsent_bytes
+            if run is self._mtu_probe:
+                assert self.mtu is not None
+                self._mtu_probe = None
+                self.mtu.on_unsent()
             self.untake(accepted)
             size = self.unsent_bytes - before_bytes
             self.bytes_sent -= size
@@ -350,13 +428,10 @@ class Flow(SendBuffer):
     def _paced_bytes(self, wanted_bytes: int, now_us: int) -> int:
         """How much of it may leave now: whole segments, or all of it.  If nothing, the deadline says when."""
         pacer = self._pacer
-        smoothed_us = self.round_trip.smoothed_us
-        if pacer is None or not smoothed_us:
+        bytes_per_second = self.pacing_rate
+        if pacer is None or not bytes_per_second:
             return wanted_bytes
-        controller = self.controller
-        assert controller is not None
         segment_bytes = self.segment_bytes
-        bytes_per_second = controller.pacing_gain * controller.window_bytes * SECOND_US / smoothed_us
         allowed_bytes = pacer.allowance_bytes(now_us, bytes_per_second, segment_bytes, wanted_bytes)
         if allowed_bytes >= wanted_bytes:
             return wanted_bytes
@@ -364,6 +439,17 @@ class Flow(SendBuffer):
         if not allowed_bytes:
             self._paced_until_us = pacer.due_us
         return allowed_bytes // segment_bytes * segment_bytes
+
+    def _on_mtu_passed(self) -> None:
+        assert self.mtu is not None
+        self._mtu_probe = None
+        self.mtu.on_passed()
+        self.set_datagram_bytes(self.mtu.passed_bytes)
+
+    def _on_mtu_lost(self) -> None:
+        assert self.mtu is not None
+        self._mtu_probe = None
+        self.mtu.on_lost()
 
     def _on_spurious(self, spurious: int, given_up: int, now_us: int) -> None:
         """Some of what the window was cut for had arrived; if that is all of it, the cut was for nothing."""

@@ -55,8 +55,15 @@ class ConnectionRefused(Exception):
 class Multiplexer:
     """The connections of one UDP port, by remote address and id."""
 
-    def __init__(self, settings: Settings, random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        random_bytes: Callable[[int], bytes],
+        link_mtu: Callable[[Address], int | None] = lambda address: None,
+    ) -> None:
+        """``link_mtu`` tells the largest IP packet that the interface towards an address takes; None: unknown."""
         self.settings = settings
+        self._link_mtu = link_mtu
         self.listening = False  # whether SYNs are welcome
         self.counters = PortCounters()
         self.touched: list[Connection] = []  # to be settled; each at most once
@@ -197,8 +204,9 @@ class Multiplexer:
         # the whole datagram is parsed before anything changes
         offset = HEADER_BYTES
         selective = None
+        bits = b""
         if extension:
-            offset, selective = parse_extensions_untrusted(data, extension)
+            offset, selective, bits = parse_extensions_untrusted(data, extension)
             if offset < 0:
                 self.counters.dropped_malformed += 1
                 return True
@@ -228,6 +236,8 @@ class Multiplexer:
             len(payload),
             now_us,
         )
+        if bits:
+            connection.receive_bits(bits)
         if was_half_open and connection.state != SYN_RECEIVED:
             self._drop_half_open(connection)
         self.touch(connection)
@@ -406,6 +416,7 @@ class Multiplexer:
             self.settings,
             self._headers,
             datagram_bytes - HEADER_BYTES,
+            self._link_mtu,
         )
 
     def _fresh_id(self, address: Address) -> int:

@@ -15,6 +15,8 @@ NAMES = ("DATA", "FIN", "STATE", "RESET", "SYN")
 VERSION = 1
 NO_EXTENSION = 0
 SELECTIVE_ACK = 1
+EXTENSION_BITS = 2  # eight bytes that nobody uses any more
+PADDING = 0x70  # our own, without meaning
 
 # type and version, first extension, connection id, timestamp, timestamp difference, window, sequence, ack
 HEADER = Struct(">BBHIIIHH")
@@ -23,12 +25,22 @@ HEADER_BYTES = HEADER.size
 # An extension's length is one byte, and BEP 29 wants selective acks in multiples of four.
 SELECTIVE_ACK_MAXIMUM_BYTES = 252
 
+# Two of us say this to each other in EXTENSION_BITS: whether datagrams longer than an Ethernet frame are welcome.
+# Other peers cut them off when they read them (libtorrent), and stop.
+LARGE_WANTED = b"txutp\0\0?"
+LARGE_WELCOME = b"txutp\0\0!"
+
+# A selective ack comes first even if it says nothing: libutp and Wireshark take no packet that begins with a stranger.
+EMPTY_SELECTIVE_ACK_BYTES = 6
+BITS_BYTES = 10
+LEAST_PADDING_BYTES = EMPTY_SELECTIVE_ACK_BYTES + BITS_BYTES + 2
+
 # The high and the low byte of every sequence number, a little past the wrap: ``LOW_BYTES[n : n + count]`` are the low
 # bytes of a whole run.  With them a run of headers is written, or checked, by a few strided slices.
 LOW_BYTES = bytes(range(256)) * 257
 HIGH_BYTES = b"".join(bytes([high]) * 256 for high in range(256)) + bytes(256)
 
-MALFORMED = (-1, None)
+MALFORMED = (-1, None, b"")
 
 
 class HeaderBlock:
@@ -79,15 +91,36 @@ def encode_header(
     )
 
 
-def encode_selective_ack(mask: int) -> bytes:
-    """The extension for a mask whose bit ``i`` stands for ``ack + 2 + i`` (BEP 29), last in its chain."""
+def encode_padding(size: int) -> bytes:
+    """Extensions of ``size`` bytes together, at least ``LEAST_PADDING_BYTES``, that mean nothing to most peers.
+
+    The header says that they begin with a SELECTIVE_ACK; that one is empty.
+    """
+    size -= EMPTY_SELECTIVE_ACK_BYTES + BITS_BYTES
+    parts = [encode_selective_ack(0, EXTENSION_BITS), encode_bits(LARGE_WANTED, PADDING)]
+    while size:
+        body_bytes = min(size - 2, 255)
+        if size - 2 - body_bytes == 1:
+            body_bytes -= 1  # one byte alone is no extension
+        size -= 2 + body_bytes
+        parts.append(bytes((PADDING if size else NO_EXTENSION, body_bytes)) + bytes(body_bytes))
+    return b"".join(parts)
+
+
+def encode_bits(bits: bytes, following: int = NO_EXTENSION) -> bytes:
+    """An extension of type EXTENSION_BITS, before one of type ``following``."""
+    return bytes((following, len(bits))) + bits
+
+
+def encode_selective_ack(mask: int, following: int = NO_EXTENSION) -> bytes:
+    """The extension for a mask whose bit ``i`` stands for ``ack + 2 + i`` (BEP 29); ``following`` stands behind."""
     body_bytes = min((mask.bit_length() + 31) // 32 * 4 or 4, SELECTIVE_ACK_MAXIMUM_BYTES)
     mask &= (1 << body_bytes * 8) - 1
-    return bytes((NO_EXTENSION, body_bytes)) + mask.to_bytes(body_bytes, "little")
+    return bytes((following, body_bytes)) + mask.to_bytes(body_bytes, "little")
 
 
-def parse_extensions_untrusted(data: bytes, extension: int) -> tuple[int, int | None]:
-    """Walk the whole chain that starts behind the header: ``(payload offset, selective ack mask or None)``.
+def parse_extensions_untrusted(data: bytes, extension: int) -> tuple[int, int | None, bytes]:
+    """Walk the whole chain that starts behind the header: payload offset, selective ack mask or None, extension bits.
 
     Unknown extensions are skipped.  A chain that runs past the datagram gives ``MALFORMED``; the caller drops the
     datagram before it has changed anything.
@@ -95,6 +128,7 @@ def parse_extensions_untrusted(data: bytes, extension: int) -> tuple[int, int | 
     offset = HEADER_BYTES
     end = len(data)
     mask: int | None = None
+    bits = b""
     while extension:
         body = offset + 2
         if body > end:
@@ -105,8 +139,10 @@ def parse_extensions_untrusted(data: bytes, extension: int) -> tuple[int, int | 
             return MALFORMED
         if extension == SELECTIVE_ACK:
             mask = int.from_bytes(data[body:offset], "little")
+        elif extension == EXTENSION_BITS:
+            bits = data[body:offset]
         extension = following
-    return offset, mask
+    return offset, mask, bits
 
 
 class Packet(NamedTuple):
@@ -152,7 +188,7 @@ def parse_untrusted(data: bytes) -> Packet | None:
     if not is_utp_untrusted(data):
         return None
     type_version, extension, connection_id, *rest = HEADER.unpack_from(data)
-    offset, mask = parse_extensions_untrusted(data, extension)
+    offset, mask, _ = parse_extensions_untrusted(data, extension)
     if offset < 0:
         return None
     timestamp_us, difference_us, window_bytes, sequence, ack = rest

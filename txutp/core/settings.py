@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from txutp.core.congestion import ControllerFactory
-from txutp.core.ledbat import Ledbat
+from txutp.core.shallow import Shallow
 
 SECOND_US = 1_000_000
 
@@ -22,7 +22,7 @@ class Settings:
     type) with a sentence that says what is accepted.
     """
 
-    congestion: ControllerFactory = Ledbat
+    congestion: ControllerFactory = Shallow
     """Called with ``segment_bytes`` and ``target_delay_us``; gives the congestion controller of one connection."""
     target_delay_us: int | None = None
     """How long our packets may wait in queues; None leaves it to the controller (LEDBAT: 100 ms, RFC 6817)."""

@@ -77,6 +77,10 @@ class ConnectionStats:
     """Bytes that the congestion controller lets be in flight."""
     mss: int
     """Payload bytes in a full packet."""
+    pmtu: int
+    """Bytes in a full packet with the headers of uTP, UDP and IP: what the path is known, or assumed, to carry."""
+    pacing_rate: float
+    """Bytes per second at which packets leave; 0 if the controller does not pace."""
     send_window: int
     """Bytes that the peer has room for."""
     receive_window: int

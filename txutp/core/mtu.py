@@ -1,0 +1,109 @@
+"""How large a datagram the path carries (RFC 8899, as far as uTP allows).
+
+uTP cannot cut a packet smaller once it was sent, so a probe risks nothing of the stream: it is an ordinary full packet
+made longer by padding in its extensions.  If it is lost, its payload goes again without the padding, and all that is
+known is that this size may be too large.
+
+The flow asks ``next_probe_bytes`` when there is much to send, and tells what became of the probe.  Sizes are those of
+UDP payloads, headers of uTP included.
+"""
+
+from __future__ import annotations
+
+from txutp.core.packet import LEAST_PADDING_BYTES
+
+MAXIMUM_PROBES = 3  # RFC 8899 5.1.2: of one size, before it counts as too large
+RAISE_US = 600_000_000  # RFC 8899 5.1.1 PMTU_RAISE_TIMER
+CLOSE_ENOUGH_BYTES = 20  # the search ends when it cannot gain more; above the least padding
+
+
+class MtuSearch:
+    """The search of one connection: one probe at a time, between what is known to pass and what is not."""
+
+    __slots__ = (
+        "_failures",
+        "_hint_bytes",
+        "_interface_bytes",
+        "_start_bytes",
+        "_too_large_bytes",
+        "_waits_until_us",
+        "largest_bytes",
+        "passed_bytes",
+        "probe_bytes",
+    )
+
+    def __init__(self, start_bytes: int, largest_bytes: int, interface_bytes: int) -> None:
+        self.largest_bytes = largest_bytes  # what interface and peer take
+        self._interface_bytes = interface_bytes
+        self.passed_bytes = start_bytes  # the largest that is known, or assumed, to arrive
+        self.probe_bytes = 0  # of the probe under way
+        self._start_bytes = start_bytes
+        self._too_large_bytes = largest_bytes + 1  # the smallest that is known not to
+        self._failures = 0  # of the size that was tried last
+        self._hint_bytes = 0  # the size to try next, because a router said so
+        self._waits_until_us = 0  # the search is over until then
+
+    @property
+    def is_raised(self) -> bool:
+        """Whether datagrams are larger than at the start."""
+        return self.passed_bytes > self._start_bytes
+
+    def next_probe_bytes(self, now_us: int) -> int:
+        """The size to try now; 0 for none.  It is under way until ``on_passed``, ``on_lost`` or ``on_unsent``."""
+        if self.probe_bytes or now_us < self._waits_until_us:
+            return 0
+        if self._waits_until_us:
+            # the path may have changed
+            self._waits_until_us = 0
+            self._too_large_bytes = self.largest_bytes + 1
+        if self._too_large_bytes - self.passed_bytes <= CLOSE_ENOUGH_BYTES:
+            self._waits_until_us = now_us + RAISE_US
+            return 0
+        if self._hint_bytes > self.passed_bytes:
+            size = self._hint_bytes
+            self._hint_bytes = 0
+        elif self._too_large_bytes > self.largest_bytes:
+            # what the interface takes is what most paths take
+            size = self.largest_bytes
+        else:
+            size = (self.passed_bytes + self._too_large_bytes) // 2
+        self.probe_bytes = max(size, self.passed_bytes + LEAST_PADDING_BYTES)
+        return self.probe_bytes
+
+    def on_passed(self) -> None:
+        """The probe arrived."""
+        self.passed_bytes = self.probe_bytes
+        self.probe_bytes = self._failures = 0
+
+    def on_lost(self, certain: bool = False) -> None:
+        """It did not; ``certain`` if somebody said that it was too large, else it may have been any loss."""
+        self._failures += 1
+        if certain or self._failures >= MAXIMUM_PROBES:
+            self._too_large_bytes = min(self.probe_bytes, self._too_large_bytes)
+            self._failures = 0
+        self.probe_bytes = 0
+
+    def on_unsent(self) -> None:
+        """It never left."""
+        self.probe_bytes = 0
+
+    def on_hint(self, datagram_bytes: int) -> None:
+        """A router says what the next link takes; it can only end a probe early (RFC 8899 4.6.1)."""
+        if self.passed_bytes <= datagram_bytes < self.probe_bytes:
+            self._too_large_bytes = datagram_bytes + 1
+            self._hint_bytes = datagram_bytes
+            self._failures = 0
+
+    def on_welcome(self) -> None:
+        """The peer takes whatever our interface takes."""
+        if self.largest_bytes < self._interface_bytes:
+            self.largest_bytes = self._interface_bytes
+            self._too_large_bytes = self.largest_bytes + 1
+            self._waits_until_us = 0
+
+    def on_black_hole(self, now_us: int) -> None:
+        """What passed once does not any more: back to the start, and up again later."""
+        self._too_large_bytes = self.passed_bytes
+        self.passed_bytes = self._start_bytes
+        self.probe_bytes = self._failures = 0
+        self._waits_until_us = now_us + RAISE_US
