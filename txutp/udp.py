@@ -290,6 +290,8 @@ class BatchPort(udp.Port):
                 self._send(batch.buffers, [], batch.address)
                 return 1
             except OSError as problem:
+                if problem.errno == errno.ENOBUFS:
+                    return 1  # the next device dropped it, and for one of this size it may do so for ever
                 if problem.errno in REFUSALS:
                     return self._refused(problem, 0)
                 raise

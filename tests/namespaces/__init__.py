@@ -1,0 +1,1 @@
+"""Tests on real interfaces: network namespaces joined by virtual cables.  They need root on Linux."""
