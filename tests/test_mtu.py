@@ -165,6 +165,23 @@ def test_a_path_that_drops_large_packets_silently_costs_nothing_but_probes(mtu_b
     assert sending.controller.slow_start or sending.controller.window_bytes > 100 * SEGMENT
 
 
+def test_a_lost_probe_goes_again_as_the_same_packet_without_padding() -> None:
+    """BEP 29: what has been sent once under a number is what that number means."""
+    pair = path(1_450)
+    sent = [datagram for datagram in transfer(pair) if datagram.packet is not None and datagram.packet.data]
+    (first, *_) = [datagram for datagram in sent if datagram.wire_bytes > 1_450]
+    assert first.packet is not None
+    again = [
+        datagram
+        for datagram in sent
+        if datagram is not first and datagram.packet is not None and datagram.packet.seq_nr == first.packet.seq_nr
+    ]
+    assert len(again) == 1
+    assert again[0].packet is not None
+    assert again[0].packet.data == first.packet.data
+    assert len(again[0].data) == START
+
+
 def test_without_knowledge_of_the_interface_nothing_is_probed() -> None:
     pair = path(1_500, interface_bytes=None)
     assert max(len(datagram.data) for datagram in transfer(pair)) == START
