@@ -35,7 +35,7 @@ def test_fresh_connection() -> None:
     assert stats.send_window == stats.receive_window == 1 << 20
     assert stats.rto == 500
     assert stats.cwnd >= 2 * stats.mss > 0
-    assert stats.target == 5
+    assert stats.target == 0
 
 
 def test_bytes_add_up() -> None:

@@ -391,7 +391,7 @@ def test_an_ack_out_of_range_changes_nothing(off: int) -> None:
 def watch(connection: Connection) -> tuple[object, ...]:
     return (
         connection.sending.peer_window_bytes,
-        connection.sending.delay.reply_us,
+        connection.reply_us,
         connection.sending.first_unacked,
         connection.sending.controller.window_bytes,
         connection.receiving.next_sequence,

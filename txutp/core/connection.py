@@ -48,7 +48,7 @@ from txutp.core.packet import (
 )
 from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, ReceiveBuffer
 from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
-from txutp.core.sequence import MASK16, signed32, unwrap
+from txutp.core.sequence import MASK16, MASK32, signed32, unwrap
 from txutp.core.settings import Settings
 from txutp.core.stats import ConnectionStats
 
@@ -96,6 +96,9 @@ STATE_REPEATS = 5
 LAST_ACK_TIMEOUTS = 2
 
 
+NOTHING_SENT: tuple[int, Run | None, int] = (0, None, -1)
+
+
 class Connection:
     """A stream to one peer.  Attributes without underscore are there to be read."""
 
@@ -131,6 +134,7 @@ class Connection:
         "owner",
         "receive_id",
         "receiving",
+        "reply_us",
         "scheduled_us",
         "segments_early",
         "segments_received",
@@ -181,6 +185,7 @@ class Connection:
         self.sending = Flow(initial_sequence, segment_bytes, settings)
         self._headers = headers
         self._link_mtu = link_mtu
+        self.reply_us = 0  # what we send back as timestamp difference; 0 until the peer's first timestamp
         self.receiving = ReceiveBuffer(settings.receive_buffer_bytes)
         self.advertised_bytes = settings.receive_buffer_bytes  # the window in the packet that we sent last
 
@@ -201,7 +206,7 @@ class Connection:
         # what next_batch has to send, and what it gave last (for refuse)
         self._due = 0
         self._welcomes = 0  # in so many acks the peer hears that it may send large datagrams
-        self._last: tuple[int, Run | None, int] = (0, None, 0)
+        self._last = NOTHING_SENT
 
         # counters
         self.bytes_received = 0  # payload that was new
@@ -233,7 +238,7 @@ class Connection:
         """How the connection is doing."""
         sending = self.sending
         round_trip = sending.round_trip
-        controller = sending.controller
+        steering = sending.steering
         return ConnectionStats(
             state=STATE_NAMES[self.state],
             close_reason=REASON_NAMES[self.close_reason] if self.state == CLOSED else None,
@@ -241,10 +246,10 @@ class Connection:
             rttvar=round_trip.variation_us / 1_000,
             minrtt=round_trip.minimum_us / 1_000,
             rto=sending.timeout_us / 1_000,
-            queue_delay=sending.queue_delay_us / 1_000,
-            base_delay=signed32(sending.delay.ours.base_us) / 1_000,
-            target=controller.target_delay_us / 1_000 if controller else 0.0,
-            cwnd=controller.window_bytes if controller else 0,
+            queue_delay=steering.queue_delay_us / 1_000 if steering else 0.0,
+            base_delay=signed32(steering.delay.ours.base_us) / 1_000 if steering else 0.0,
+            target=steering.controller.target_delay_us / 1_000 if steering else 0.0,
+            cwnd=sending.window_bytes,
             mss=sending.segment_bytes,
             pmtu=sending.segment_bytes + HEADER_BYTES + ip_overhead_bytes(self.address),
             pacing_rate=sending.pacing_rate,
@@ -289,7 +294,7 @@ class Connection:
         self.syn_sequence = sequence
         self.receiving.next_sequence = sequence + 1
         # One peer puts milliseconds into its SYN, so the timestamp is echoed but not kept as a sample.
-        self.sending.delay.reply_us = now_us - timestamp_us & 0xFFFFFFFF if timestamp_us else 0
+        self.reply_us = now_us - timestamp_us & MASK32 if timestamp_us else 0
         self._last_received_us = now_us
         self._handshake_deadline_us = now_us + self.settings.half_open_timeout_us
         self._due |= SYN_ACK_DUE
@@ -343,7 +348,10 @@ class Connection:
 
         self.segments_received += len(payloads) or 1
         self._last_received_us = now_us
-        sending.delay.on_timestamp(timestamp_us, now_us)
+        if timestamp_us:
+            self.reply_us = reply_us = now_us - timestamp_us & MASK32
+            if sending.steering is not None:
+                sending.steering.delay.on_reply(reply_us, now_us)
 
         # what the peer says of our data
         sequence = unwrap(sequence16, self.receiving.next_sequence)
@@ -462,6 +470,7 @@ class Connection:
         due = self._due
         if due:
             return self._next_control(due, now_us)
+        self._last = NOTHING_SENT
         self._set_deadline()
         return None
 
@@ -579,7 +588,7 @@ class Connection:
                 ST_STATE,
                 self.send_id,
                 now_us,
-                self.sending.delay.reply_us,
+                self.reply_us,
                 self.receiving.window_bytes,
                 self.initial_sequence,
                 self.syn_sequence,
@@ -602,7 +611,7 @@ class Connection:
             ST_STATE,
             self.send_id,
             now_us,
-            self.sending.delay.reply_us,
+            self.reply_us,
             self.advertised_bytes,
             sequence,
             self.receiving.next_sequence - 1 - behind,
@@ -622,7 +631,7 @@ class Connection:
             kind,
             self.send_id,
             now_us,
-            self.sending.delay.reply_us,
+            self.reply_us,
             self.advertised_bytes,
             sequence,
             self.receiving.next_sequence - 1,

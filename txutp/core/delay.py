@@ -64,24 +64,20 @@ class DelayHistory:
 class PathDelay:
     """Both directions of a path: theirs is watched only because a fall of its base betrays that the clocks drift."""
 
-    __slots__ = ("_last_difference_us", "_repeats", "ours", "reply_us", "theirs")
+    __slots__ = ("_last_difference_us", "_repeats", "ours", "theirs")
 
     def __init__(self) -> None:
         self.ours = DelayHistory()
         self.theirs = DelayHistory()
         self._last_difference_us = 0
         self._repeats = 0  # of the same answer, one after another
-        self.reply_us = 0  # what we send back as timestamp difference; 0 until their first timestamp
 
-    def on_timestamp(self, timestamp_us: int, now_us: int) -> None:
-        """Their packet says when it was sent."""
-        if not timestamp_us:
-            return
+    def on_reply(self, reply_us: int, now_us: int) -> None:
+        """Their packet took so long by the difference of both clocks."""
         theirs = self.theirs
         before_us = theirs.base_us
         had_sample = bool(theirs._minima)
-        self.reply_us = (now_us - timestamp_us) & MASK32
-        theirs.on_sample(self.reply_us, now_us)
+        theirs.on_sample(reply_us, now_us)
         # Their base fell a little: their clock gains on ours, and our own samples rise by as much for ever.
         if had_sample:
             fall_us = signed32(before_us - theirs.base_us)

@@ -12,14 +12,13 @@ timestamps; here an answer that comes too soon after a retransmission gives it a
 
 from __future__ import annotations
 
-from txutp.core.congestion import Acknowledgement, Controller
-from txutp.core.delay import PathDelay
+from txutp.core.congestion import Controller
 from txutp.core.mtu import MtuSearch
-from txutp.core.pacing import Pacer
 from txutp.core.packet import HEADER_BYTES
 from txutp.core.rtt import RoundTrip
 from txutp.core.sending import RUN_MAXIMUM_BYTES, RUN_MAXIMUM_SEGMENTS, Run, SendBuffer
 from txutp.core.settings import SECOND_US, Settings
+from txutp.core.steering import Steering
 
 NEVER_US = 1 << 62
 
@@ -34,6 +33,9 @@ MAXIMUM_REORDERING_QUARTERS = 8
 BULK_SEGMENTS = 8
 # So many timeouts in a row, and what passed once may not pass any more (RFC 8899 4.3).
 BLACK_HOLE_TIMEOUTS = 2
+
+# So little may be in flight without anybody steering: most connections of a peer-to-peer program never say more.
+SMALL_SEGMENTS = 2
 
 # Do not cut small bursts off a large transfer: on fast paths each ack would free three segments, which would draw an
 # ack, for ever (15 times slower with no error anywhere).  Bounded by a quarter of the window and by what the
@@ -54,7 +56,6 @@ class Flow(SendBuffer):
         "_limited_sequence",
         "_mtu_probe",
         "_paced_until_us",
-        "_pacer",
         "_probe_due",
         "_probed",
         "_recovery_sequence",
@@ -66,16 +67,14 @@ class Flow(SendBuffer):
         "backoff",
         "bytes_resent",
         "bytes_sent",
-        "controller",
-        "delay",
         "losses",
         "mtu",
         "no_delay",
         "peer_window_bytes",
-        "queue_delay_us",
         "round_trip",
         "segment_bytes",
         "segments_resent",
+        "steering",
         "timeouts",
         "total_timeouts",
     )
@@ -87,21 +86,18 @@ class Flow(SendBuffer):
 
         # how much
         self.peer_window_bytes = 0
-        self.controller: Controller | None = None  # created when connected
+        self.steering: Steering | None = None  # created when there is more to send than a few packets
         self.no_delay = False  # small writes leave at once although another small packet is in flight
         self._flush = False  # the short segment at the end of what is unsent leaves at once
         self._burst_segments = min(RUN_MAXIMUM_SEGMENTS, RUN_MAXIMUM_BYTES // (segment_bytes + HEADER_BYTES))
         self._limited_sequence = next_sequence - 1  # up to here the congestion window bounded what was sent
-        self._pacer: Pacer | None = None  # created when connected, if the controller wants one
         self._paced_until_us = NEVER_US  # when a burst may leave that had to wait
         self._window_source = (-1, -1)  # ack and sequence of the packet that `peer_window_bytes` is from
 
         # what we know of the path
         self.round_trip = RoundTrip()
-        self.delay = PathDelay()
         self.mtu: MtuSearch | None = None  # set by the connection when there is much to send
         self._mtu_probe: Run | None = None  # under way
-        self.queue_delay_us = 0  # the last sample
 
         # loss
         self._duplicate_acks = 0
@@ -137,11 +133,19 @@ class Flow(SendBuffer):
         return self.round_trip.timeout_us(settings.minimum_timeout_us, settings.maximum_timeout_us, self.backoff)
 
     @property
+    def controller(self) -> Controller | None:
+        """The congestion controller, if there is one yet."""
+        return None if self.steering is None else self.steering.controller
+
+    @property
+    def window_bytes(self) -> int:
+        """How much may be in flight."""
+        return SMALL_SEGMENTS * self.segment_bytes if self.steering is None else self.steering.window_bytes
+
+    @property
     def pacing_rate(self) -> float:
         """Bytes per second at which data leaves; 0 without a pace."""
-        if self.controller is None or not self.round_trip.smoothed_us:
-            return 0.0
-        return self.controller.pacing_gain * self.controller.window_bytes * SECOND_US / self.round_trip.smoothed_us
+        return 0.0 if self.steering is None else self.steering.pacing_rate(self.round_trip)
 
     @property
     def deadline_us(self) -> int:
@@ -176,21 +180,15 @@ class Flow(SendBuffer):
 
     def begin(self, now_us: int) -> None:
         """The connection is up."""
-        settings = self._settings
         self._timer_started_us = now_us
         self._limited_sequence = self._recovery_sequence = self.next_sequence - 1
-        self.controller = settings.congestion(
-            segment_bytes=self.segment_bytes, target_delay_us=settings.target_delay_us
-        )
-        if self.controller.pacing_gain:
-            self._pacer = Pacer()
 
     def set_datagram_bytes(self, datagram_bytes: int) -> None:
         """Cut what is sent for the first time from now on so that datagrams have this size."""
         self.segment_bytes = segment_bytes = datagram_bytes - HEADER_BYTES
         self._burst_segments = min(RUN_MAXIMUM_SEGMENTS, RUN_MAXIMUM_BYTES // datagram_bytes)
-        if self.controller is not None:
-            self.controller.segment_bytes = segment_bytes
+        if self.steering is not None:
+            self.steering.controller.segment_bytes = segment_bytes
 
     def flush(self) -> None:
         """Let what was written so far leave in a short packet, although another one is in flight."""
@@ -213,9 +211,8 @@ class Flow(SendBuffer):
 
     def receive_ack(self, ack: int, selective: int, difference_us: int, pure_ack: bool, now_us: int) -> None:
         """Take an ack that is known to be in range; ``pure_ack`` if the packet said nothing else."""
-        controller = self.controller
+        steering = self.steering
         round_trip = self.round_trip
-        assert controller is not None
 
         # what arrived
         limited = self.first_unacked <= self._limited_sequence
@@ -235,16 +232,16 @@ class Flow(SendBuffer):
             self._duplicate_acks += 1
 
         # how long it took
-        if acked_bytes:
-            one_way_us = both_ways_us = None
-            if newest is not None and newest[0].size_of(newest[1]) == self.segment_bytes:
-                both_ways_us = round_trip.on_full_size(sample_us, now_us)
-                one_way_us = self.delay.on_difference(difference_us, sample_us, now_us)
-                self.queue_delay_us = both_ways_us if one_way_us is None else min(one_way_us, both_ways_us)
-            controller.on_ack(
-                Acknowledgement(
-                    now_us, acked_bytes, self.newest_delivered_us, one_way_us, both_ways_us, round_trip, limited
-                )
+        if acked_bytes and steering is not None:
+            full_size = newest is not None and newest[0].size_of(newest[1]) == self.segment_bytes
+            steering.on_ack(
+                now_us,
+                acked_bytes,
+                self.newest_delivered_us,
+                max(sample_us, 1) if full_size else 0,
+                difference_us,
+                round_trip,
+                limited,
             )
 
         # what was given up and arrived after all
@@ -273,7 +270,8 @@ class Flow(SendBuffer):
                 self._cut_marks = (self.spurious_segments, given_up)
                 self._recovery_sequence = self.next_sequence - 1
                 self._resend_forced = True
-            controller.on_loss(now_us, lost_bytes, new_window)
+            if steering is not None:
+                steering.controller.on_loss(now_us, lost_bytes, new_window)
 
     def handle_timeout(self, now_us: int, heard_us: int) -> bool:
         """Nothing came back in time; gives whether that happened because of a silent peer.
@@ -300,10 +298,9 @@ class Flow(SendBuffer):
             self.timeouts += 1
             self.total_timeouts += 1
             self.losses += 1
-            if self.flight_bytes:
-                assert self.controller is not None
+            if self.flight_bytes and self.steering is not None:
                 self._cut_marks = (self.spurious_segments, self.given_up_segments)
-                self.controller.on_timeout(now_us)
+                self.steering.controller.on_timeout(now_us)
         # RFC 6298 5.4 to 5.6: the oldest again, everything else as the window allows
         self.give_up_all()
         self._timer_started_us = now_us
@@ -328,9 +325,8 @@ class Flow(SendBuffer):
             self._probe_due = False
             lost = lost or self.newest_unacked()
         elif lost is not None and self.flight_bytes and not self._resend_forced:
-            assert self.controller is not None
             size = lost[0].size_of(lost[1])
-            if self.flight_bytes + size > self.controller.window_bytes:
+            if self.flight_bytes + size > self.window_bytes:
                 return None
             if self._paced_bytes(size, now_us) < size:
                 return None
@@ -344,8 +340,8 @@ class Flow(SendBuffer):
         self.resend(run, index, now_us)
         self.segments_resent += 1
         self.bytes_resent += size
-        if self._pacer is not None:
-            self._pacer.on_sent(size)
+        if self.steering is not None:
+            self.steering.on_sent(size)
         return lost
 
     def next_probe(self, now_us: int) -> tuple[Run, int] | None:
@@ -364,15 +360,13 @@ class Flow(SendBuffer):
         datagram_bytes = search.next_probe_bytes(now_us)
         if not datagram_bytes:
             return None
-        controller = self.controller
-        assert controller is not None
-        if controller.window_bytes < BULK_SEGMENTS // 2 * datagram_bytes or (
+        if self.window_bytes < BULK_SEGMENTS // 2 * datagram_bytes or (
             self._allowed_bytes(unsent_bytes, False) < segment_bytes
         ):
             search.on_unsent()
             return None
-        if self._pacer is not None:
-            self._pacer.on_sent(datagram_bytes)
+        if self.steering is not None:
+            self.steering.on_sent(datagram_bytes)
         self._on_new(now_us)
         self.bytes_sent += segment_bytes
         self._mtu_probe = run = self.take_run(segment_bytes, segment_bytes, now_us)
@@ -384,11 +378,11 @@ class Flow(SendBuffer):
         if not unsent_bytes:
             return None
         total_bytes = self._allowed_bytes(unsent_bytes, flush or self._flush or self.no_delay)
-        if total_bytes and self._pacer is not None:
+        if total_bytes and self.steering is not None:
             total_bytes = self._paced_bytes(total_bytes, now_us)
             if not total_bytes:
                 return None
-            self._pacer.on_sent(total_bytes)
+            self.steering.on_sent(total_bytes)
         if not total_bytes:
             if not self._persisting or now_us < self._timer_started_us + self._persist_us:
                 return None
@@ -422,23 +416,21 @@ class Flow(SendBuffer):
             self.untake(accepted)
             size = self.unsent_bytes - before_bytes
             self.bytes_sent -= size
-        if self._pacer is not None:
-            self._pacer.on_sent(-size)
+        if self.steering is not None:
+            self.steering.on_sent(-size)
 
     def _paced_bytes(self, wanted_bytes: int, now_us: int) -> int:
-        """How much of it may leave now: whole segments, or all of it.  If nothing, the deadline says when."""
-        pacer = self._pacer
-        bytes_per_second = self.pacing_rate
-        if pacer is None or not bytes_per_second:
+        """How much of it may leave now: all, or whole segments.  If nothing, the deadline says when."""
+        steering = self.steering
+        if steering is None:
             return wanted_bytes
-        segment_bytes = self.segment_bytes
-        allowed_bytes = pacer.allowance_bytes(now_us, bytes_per_second, segment_bytes, wanted_bytes)
-        if allowed_bytes >= wanted_bytes:
-            return wanted_bytes
-        self._limited_sequence = self.next_sequence - 1  # by the window, for which the pace stands
-        if not allowed_bytes:
-            self._paced_until_us = pacer.due_us
-        return allowed_bytes // segment_bytes * segment_bytes
+        allowed_bytes = steering.paced_bytes(now_us, wanted_bytes, self.segment_bytes, self.round_trip)
+        if allowed_bytes < wanted_bytes:
+            if self.flight_bytes + self.unsent_bytes >= steering.window_bytes:
+                self._limited_sequence = self.next_sequence - 1  # by the window, for which the pace stands
+            if not allowed_bytes:
+                self._paced_until_us = steering.due_us
+        return allowed_bytes
 
     def _on_mtu_passed(self) -> None:
         assert self.mtu is not None
@@ -455,9 +447,8 @@ class Flow(SendBuffer):
         """Some of what the window was cut for had arrived; if that is all of it, the cut was for nothing."""
         self._cut_marks = (self.spurious_segments, self.given_up_segments - given_up + spurious)
         self._reordering_quarters = min(self._reordering_quarters + 1, MAXIMUM_REORDERING_QUARTERS)
-        if spurious == given_up:
-            assert self.controller is not None
-            self.controller.on_spurious(now_us)
+        if spurious == given_up and self.steering is not None:
+            self.steering.controller.on_spurious(now_us)
 
     def _on_new(self, now_us: int) -> None:
         if not self.outstanding:
@@ -468,8 +459,9 @@ class Flow(SendBuffer):
         """How much new data may leave now."""
         segment_bytes = self.segment_bytes
         flight_bytes = self.flight_bytes
-        assert self.controller is not None
-        window_bytes = self.controller.window_bytes
+        if self.steering is None and flight_bytes + unsent_bytes > SMALL_SEGMENTS * segment_bytes:
+            self.steering = Steering(self._settings, segment_bytes)
+        window_bytes = self.window_bytes
         by_congestion = window_bytes - flight_bytes
         room = min(
             by_congestion,

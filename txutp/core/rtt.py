@@ -20,12 +20,12 @@ class RoundTrip:
         self.minimum_us = 0
         self.smoothed_us = 0
         self.variation_us = 0
-        self._full_size = DelayHistory()
+        self._full_size: DelayHistory | None = None
 
     @property
     def base_us(self) -> int:
         """The round trip of a full-size packet on the empty path; unlike the minimum it forgets after minutes."""
-        return self._full_size.base_us or self.minimum_us
+        return self.minimum_us if self._full_size is None else self._full_size.base_us
 
     def on_sample(self, sample_us: int) -> None:
         """A round trip of a packet that was sent once (Karn's rule is the caller's)."""
@@ -44,6 +44,8 @@ class RoundTrip:
 
     def on_full_size(self, sample_us: int, now_us: int) -> int:
         """A round trip of a full-size packet; gives how much of it was spent in queues."""
+        if self._full_size is None:
+            self._full_size = DelayHistory()
         return self._full_size.on_sample(max(sample_us, 1), now_us)
 
     def timeout_us(self, floor_us: int, ceiling_us: int, backoff: int = 0) -> int:

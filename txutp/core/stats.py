@@ -71,7 +71,7 @@ class ConnectionStats:
     """What an empty path takes on that way, by the difference of both clocks: alone it says something only if they
     agree.  It may be negative."""
     target: float
-    """The queue delay that the congestion controller aims at."""
+    """The queue delay that the congestion controller aims at; 0 while so little was sent that there is none."""
 
     cwnd: int
     """Bytes that the congestion controller lets be in flight."""

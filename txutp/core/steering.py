@@ -1,0 +1,83 @@
+"""What a flow with much to send has and an idle one does not: a congestion controller, its senses, and its pace.
+
+The flow makes one when it wants to send more than a few packets.  ``on_ack`` turns what an acknowledgement says into
+delays for the controller; ``paced_bytes`` says how much of what the window allows may leave now.
+"""
+
+from __future__ import annotations
+
+from txutp.core.congestion import Acknowledgement, Controller
+from txutp.core.delay import PathDelay
+from txutp.core.pacing import Pacer
+from txutp.core.rtt import RoundTrip
+from txutp.core.settings import SECOND_US, Settings
+
+
+class Steering:
+    """The controller of one flow, and what it is told."""
+
+    __slots__ = ("_pacer", "controller", "delay", "queue_delay_us")
+
+    def __init__(self, settings: Settings, segment_bytes: int) -> None:
+        self.controller: Controller = settings.congestion(
+            segment_bytes=segment_bytes, target_delay_us=settings.target_delay_us
+        )
+        self.delay = PathDelay()
+        self.queue_delay_us = 0  # the last sample, by both signals
+        self._pacer = Pacer() if self.controller.pacing_gain else None
+
+    @property
+    def window_bytes(self) -> int:
+        """How much may be in flight."""
+        return self.controller.window_bytes
+
+    @property
+    def due_us(self) -> int:
+        """When what ``paced_bytes`` did not allow may leave."""
+        assert self._pacer is not None
+        return self._pacer.due_us
+
+    def pacing_rate(self, round_trip: RoundTrip) -> float:
+        """Bytes per second; 0 without a pace."""
+        controller = self.controller
+        if not round_trip.smoothed_us:
+            return 0.0
+        return controller.pacing_gain * controller.window_bytes * SECOND_US / round_trip.smoothed_us
+
+    def on_ack(
+        self,
+        now_us: int,
+        acked_bytes: int,
+        sent_us: int,
+        full_size_us: int,
+        difference_us: int,
+        round_trip: RoundTrip,
+        window_limited: bool,
+    ) -> None:
+        """Something arrived; ``full_size_us`` is the round trip of a full-size packet, 0 if none was answered."""
+        one_way_us = both_ways_us = None
+        if full_size_us:
+            both_ways_us = round_trip.on_full_size(full_size_us, now_us)
+            one_way_us = self.delay.on_difference(difference_us, full_size_us, now_us)
+            self.queue_delay_us = both_ways_us if one_way_us is None else min(one_way_us, both_ways_us)
+        self.controller.on_ack(
+            Acknowledgement(now_us, acked_bytes, sent_us, one_way_us, both_ways_us, round_trip, window_limited)
+        )
+
+    def paced_bytes(self, now_us: int, wanted_bytes: int, segment_bytes: int, round_trip: RoundTrip) -> int:
+        """How much of it may leave now: all, or whole segments.  If nothing, ``due_us`` says when to ask again."""
+        pacer = self._pacer
+        if pacer is None:
+            return wanted_bytes
+        bytes_per_second = self.pacing_rate(round_trip)
+        if not bytes_per_second:
+            return wanted_bytes
+        allowed_bytes = pacer.allowance_bytes(now_us, bytes_per_second, segment_bytes, wanted_bytes)
+        if allowed_bytes >= wanted_bytes:
+            return wanted_bytes
+        return allowed_bytes // segment_bytes * segment_bytes
+
+    def on_sent(self, sent_bytes: int) -> None:
+        """So much left; negative if it did not after all."""
+        if self._pacer is not None:
+            self._pacer.on_sent(sent_bytes)
