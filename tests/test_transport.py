@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import error
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IConsumer, ILoggingContext, IPushProducer, ITCPTransport, ITransport
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
@@ -320,3 +321,182 @@ def test_the_advertised_buffer_is_a_setting() -> None:
     scene.peer.data(b"x")
     scene.run(0.01)
     assert scene.peer.take()[-1].wnd_size == 77_777
+
+
+def outcome_of(deferred: Deferred[None]) -> list[Any]:
+    """A list that gets what a Deferred fires with: None, or the type of the exception."""
+    outcome: list[Any] = []
+    deferred.addCallbacks(outcome.append, lambda failure: outcome.append(failure.type))
+    return outcome
+
+
+def test_acknowledged_fires_when_the_peer_has_everything_written_so_far() -> None:
+    """Not when it has left, and in the order of writing; what is written later makes no difference."""
+    pair = Pair(link=Link(delay_us=50_000, rate_bytes_per_second=1_000_000, queue_bytes=50_000))
+    transport = pair.client.transport
+    transport.write(pattern(10_000))
+    first = outcome_of(transport.acknowledged())
+    transport.write(pattern(300_000))
+    second = outcome_of(transport.acknowledged())
+
+    assert pair.run(60, until=lambda: bool(first))
+    assert 10_000 <= len(pair.server.received) < 310_000
+    assert not second
+    assert pair.run(60, until=lambda: bool(second))
+    assert len(pair.server.received) == 310_000
+    assert first == second == [None]
+
+
+def test_acknowledged_has_fired_already_if_nothing_is_under_way() -> None:
+    pair = Pair()
+    assert pair.client.transport.acknowledged().called
+    pair.client.transport.write(b"x")
+    assert not pair.client.transport.acknowledged().called
+    pair.run(1)
+    assert pair.client.transport.acknowledged().called
+
+
+def test_selective_acks_behind_a_gap_acknowledge_nothing() -> None:
+    """A peer may take those back."""
+    scene = ScriptedClient()
+    scene.push(pattern(1_000))
+    before = outcome_of(scene.server.transport.acknowledged())
+    scene.peer.ack += 1
+    head = scene.peer.ack
+    scene.server.transport.setTcpNoDelay(True)
+    for number in range(3):
+        scene.push(pattern(1_000, number))
+    after = outcome_of(scene.server.transport.acknowledged())
+
+    scene.peer.state(ack_nr=head - 1, selective_ack=0b11)
+    scene.run(0.001)
+    assert (before, after) == ([], [])
+    scene.peer.state(ack_nr=head)
+    scene.run(0.001)
+    assert (before, after) == ([None], [])
+    scene.peer.state(ack_nr=head + 3)
+    scene.run(0.001)
+    assert after == [None]
+
+
+def test_acknowledged_survives_loss() -> None:
+    """Whatever is lost and sent again: all of it fires, in order, never before the bytes are there."""
+    pair = Pair(link=Link(delay_us=10_000, loss=0.1), seed=7)
+    fired: list[int] = []
+    for number in range(1, 51):
+        pair.client.transport.write(pattern(20_000, number))
+
+        def arrived(result: None, number: int = number) -> None:
+            assert len(pair.server.received) >= number * 20_000
+            fired.append(number)
+
+        pair.client.transport.acknowledged().addCallback(arrived)
+    assert pair.run(120, until=lambda: len(fired) == 50)
+    assert fired == list(range(1, 51))
+
+
+def test_lose_connection_does_not_lose_the_acknowledgement() -> None:
+    """It fires before connectionLost, although the end may be told with the same ack."""
+    order: list[str] = []
+
+    class Watching(Stream):
+        def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
+            super().connectionLost(reason)
+            order.append("lost")
+
+    pair = Pair(protocol=Watching)
+    transport = pair.client.transport
+    transport.write(pattern(100_000))
+    transport.acknowledged().addCallback(lambda result: order.append("acknowledged"))
+    transport.loseConnection()
+    assert pair.run(30, until=lambda: bool(pair.client.lost))
+    assert order[0] == "acknowledged"
+    assert "lost" in order[1:]
+    assert transport.acknowledged().called
+
+
+@pytest.mark.parametrize("end", ["abort", "reset", "silence"])
+def test_acknowledged_fails_with_the_reason_of_the_end(end: str) -> None:
+    """Exactly once, before connectionLost; asked after the end it fails at once."""
+    pair = Pair()
+    transport = pair.client.transport
+    transport.write(b"these arrive")
+    pair.run(1)
+    if end == "silence":
+        pair.up.loss = 1.0
+    transport.write(pattern(500_000))
+    failures: list[Failure] = []
+    lost_before: list[int] = []
+    for _ in range(2):
+        acknowledged = transport.acknowledged()
+        acknowledged.addErrback(lambda failure: (failures.append(failure), lost_before.append(len(pair.client.lost))))
+    if end == "abort":
+        transport.abortConnection()
+    elif end == "reset":
+        pair.server.transport.abortConnection()
+    pair.run(600)
+    assert failures == pair.client.lost * 2
+    assert pair.client.lost_type is (error.ConnectionAborted if end == "abort" else error.ConnectionLost)
+    assert lost_before == [0, 0]
+    assert outcome_of(transport.acknowledged()) == [pair.client.lost_type]
+
+
+def test_acknowledged_can_be_cancelled() -> None:
+    """Also while another one is told of the end."""
+    pair = Pair()
+    transport = pair.client.transport
+    transport.write(pattern(100_000))
+    first, second, third = (transport.acknowledged() for _ in range(3))
+    first.addBoth(lambda result: third.cancel())
+    outcomes = [outcome_of(deferred) for deferred in (first, second, third)]
+    second.cancel()
+    assert outcomes == [[], [CancelledError], []]
+    transport.abortConnection()
+    pair.run(1)
+    assert outcomes == [[None], [CancelledError], [CancelledError]]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_acknowledged_counts_what_a_producer_wrote_so_far(streaming: bool) -> None:
+    pair = Pair(link=Link(delay_us=10_000, rate_bytes_per_second=1_000_000, queue_bytes=50_000))
+    producer = Producer(pair.client.transport, 20, streaming)
+    if streaming:
+        producer.begin()
+    written = 20 - producer.blocks
+    arrived: list[int] = []
+    pair.client.transport.acknowledged().addCallback(lambda result: arrived.append(len(pair.server.received)))
+    assert pair.run(60, until=lambda: bool(arrived))
+    assert written * 30_000 <= arrived[0] < 20 * 30_000
+    pair.client.transport.loseConnection()
+    assert pair.run(60, until=lambda: bool(pair.server.lost))
+    assert len(pair.server.received) == 20 * 30_000
+
+
+def test_what_is_written_when_an_acknowledgement_fires_is_sent() -> None:
+    """A program may write one block after the other this way, and close within the last."""
+    pair = Pair()
+    transport = pair.client.transport
+
+    def more(result: None, number: int = 0) -> None:
+        if number == 5:
+            transport.loseConnection()
+            return
+        transport.write(pattern(10_000, number))
+        transport.acknowledged().addCallback(more, number + 1)
+
+    more(None)
+    assert pair.run(30, until=lambda: bool(pair.server.lost))
+    assert bytes(pair.server.received) == b"".join(pattern(10_000, number) for number in range(5))
+
+
+def test_acknowledged_with_tls_counts_what_tls_has_handed_down() -> None:
+    """The ciphertext, so it fires when the peer's computer has that."""
+    ssl = pytest.importorskip("twisted.internet.ssl", reason="pyOpenSSL is not installed")
+    pair = Pair()
+    pair.client.transport.startTLS(ssl.CertificateOptions())
+    pair.client.transport.write(b"waits for the handshake of TLS")
+    outcome = outcome_of(pair.client.transport.acknowledged())
+    assert pair.run(5, until=lambda: bool(outcome))
+    assert outcome == [None]
+    assert pair.server.received
+    assert b"waits" not in pair.server.received

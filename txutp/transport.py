@@ -15,6 +15,10 @@ On producers and closing
 
     Nothing here calls the application from within a call of the application, but for the producer methods for which
     Twisted's interfaces ask just that.
+
+On what has arrived
+    ``acknowledged`` tells when the peer has what was written, which no transport over the kernel's TCP can.  Bytes are
+    counted from the beginning of the stream, by the core; nothing is counted or looked at while nobody waits.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableProtocol,
@@ -64,25 +70,29 @@ class UTPTransport:
     streamingProducer = False
     protocol: Any = None
 
+    # What most connections never change stands here, where thousands of idle ones share it.
+    _peer: Any = None
+    _host: Any = None
+    _keep_alive = False
+    _paused = False  # we deliver nothing
+    _producer_paused = False
+    _write_ending = False  # loseWriteConnection was called
+    _write_ended_told = False
+    _end_told = False  # the peer's FIN was passed on
+    _failure: Failure | None = None  # why we end it ourselves, if not for a reason of the connection
+    _reason: Failure | None = None  # why it has ended
+    _waiting: tuple[tuple[int, Deferred[None]], ...] = ()  # who waits until so many bytes are acknowledged, in order
+    _on_lost: Callable[[Failure], None] | None = None  # told after the protocol
+
     def __init__(self, utp: UTPProtocol, connection: Connection | None, logstr: str) -> None:
         self.reactor = utp.reactor
         self.logstr = logstr
         self._utp = utp
         self._connection = connection
-        self._peer = None if connection is None else twisted_address(connection.address)
-        self._host: Any = None
-        self._keep_alive = False
-        self._paused = False  # we deliver nothing
-        self._producer_paused = False
-        self._write_ending = False  # loseWriteConnection was called
-        self._write_ended_told = False
-        self._end_told = False  # the peer's FIN was passed on
-        self._failure: Failure | None = None  # why we end it ourselves, if not for a reason of the connection
-        self._on_lost: Callable[[Failure], None] | None = None  # told after the protocol
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "disconnected"
-        return f"<{self.__class__.__name__} {self.logstr} {state} to {self._peer}>"
+        return f"<{self.__class__.__name__} {self.logstr} {state} to {self.getPeer()}>"
 
     def logPrefix(self) -> str:
         return self.logstr
@@ -105,6 +115,10 @@ class UTPTransport:
         connection = self._connection
         if not self.connected or connection is None:
             return
+
+        # what the peer has acknowledged
+        if self._waiting:
+            self._tell_acknowledged(connection)
 
         # stream bytes, unless nobody wants them (now)
         while not self._paused and not self.disconnecting:
@@ -173,17 +187,30 @@ class UTPTransport:
             self.disconnecting = True
             self._close_connection()
 
+    def _tell_acknowledged(self, connection: Connection) -> None:
+        """Fire for those whose bytes have arrived."""
+        arrived_bytes = connection.sending.acknowledged_bytes
+        while self._waiting and self._waiting[0][0] <= arrived_bytes:
+            (_, acknowledged), *rest = self._waiting
+            self._waiting = tuple(rest)
+            acknowledged.callback(None)
+
     def _lost(self, reason: Failure) -> None:
         """The end, told once."""
         self.connected = 0
         self.disconnected = True
         self.disconnecting = False
+        self._reason = reason
         producer, self.producer = self.producer, None
         if producer is not None:
             try:
                 producer.stopProducing()
             except Exception:
                 _log.failure("stopProducing raised")
+        while self._waiting:
+            (_, acknowledged), *rest = self._waiting
+            self._waiting = tuple(rest)
+            acknowledged.errback(reason)
         protocol, self.protocol = self.protocol, None
         on_lost, self._on_lost = self._on_lost, None
         self._utp_released()
@@ -236,6 +263,32 @@ class UTPTransport:
             self._connection.sending.flush()
             self._utp.touch(self._connection)
 
+    def acknowledged(self) -> Deferred[None]:
+        """Fires when the peer has acknowledged every byte that was written so far.
+
+        That means that the other computer has them, not that its application has read them.  If the connection ends
+        before, it fails with the reason that ``connectionLost`` gets, just before that is called.  If there is nothing
+        to wait for, it has fired already; otherwise it never fires from within a call of yours.  What is written later
+        makes no difference, nor does ``loseConnection``.  It may be cancelled.
+
+        With TLS the bytes that count are those that TLS has handed down so far: before the TLS handshake is over, and
+        while TLS holds a producer back, that may be nothing of what was written.
+        """
+        connection = self._connection
+        if connection is None:
+            return defer.succeed(None)
+        sending = connection.sending
+        if not sending.unsent_bytes and sending.acknowledged_bytes == sending.bytes_sent:
+            return defer.succeed(None)
+        if self._reason is not None:
+            return defer.fail(self._reason)
+        acknowledged: Deferred[None] = Deferred(self._wait_no_more)
+        self._waiting += ((sending.bytes_sent + sending.unsent_bytes, acknowledged),)
+        return acknowledged
+
+    def _wait_no_more(self, acknowledged: Deferred[None]) -> None:
+        self._waiting = tuple(waiting for waiting in self._waiting if waiting[1] is not acknowledged)
+
     def loseConnection(self) -> None:
         """Close when everything written has arrived at the peer; nothing is delivered any more."""
         if not self.connected or self.disconnecting:
@@ -272,6 +325,8 @@ class UTPTransport:
 
     def getPeer(self) -> Any:
         """The remote address; it stays known after the end."""
+        if self._peer is None and self._connection is not None:
+            self._peer = twisted_address(self._connection.address)
         return self._peer
 
     def getHost(self) -> Any:

@@ -133,6 +133,19 @@ class Flow(SendBuffer):
         return self.round_trip.timeout_us(settings.minimum_timeout_us, settings.maximum_timeout_us, self.backoff)
 
     @property
+    def acknowledged_bytes(self) -> int:
+        """How many bytes from the beginning of the stream the peer has.
+
+        What it acknowledged selectively, behind a gap, does not count: it may still take that back (RFC 2018 section
+        8).
+        """
+        runs = self.runs
+        under_way_bytes = sum(run.total_bytes for run in runs)
+        if runs:
+            under_way_bytes -= runs[0].bytes_of((1 << self.first_unacked - runs[0].first) - 1)
+        return self.bytes_sent - under_way_bytes
+
+    @property
     def controller(self) -> Controller | None:
         """The congestion controller, if there is one yet."""
         return None if self.steering is None else self.steering.controller

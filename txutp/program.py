@@ -1,0 +1,191 @@
+"""The life of a program in Node's style: it runs while it has something to wait for, and ends by itself.
+
+Sockets and servers of ``socket.py`` are ``Handle``s.  From ``connect`` or ``listen`` until ``close`` they keep the
+program running, unless they are ``unref``'d.  A handle also has the queue of what is to be emitted in a later turn of
+the reactor (Node's ``process.nextTick``), so that nobody is called from within a call of their own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from txutp.events import Emitter, call_guarded, checked_listener
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# What goes on, on whatever reactor.  The reactor keeps it alive, by its connection or port.
+_going_on: WeakSet[Handle] = WeakSet()
+
+# Those who want to know when one of them has ended: whoever is in ``run``.
+_watchers: list[Callable[[], None]] = []
+
+
+class Handle(Emitter):
+    """An emitter that lives on a reactor, and keeps a program running while it goes on."""
+
+    def __init__(self, reactor: Any = None) -> None:
+        super().__init__()
+        if reactor is None:
+            from twisted.internet import reactor
+        self.reactor: Any = reactor
+        self._counts = True  # ref'd
+        self._later: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._later_call: IDelayedCall | None = None
+
+    def ref(self) -> Self:
+        """Keep the program running while this goes on, as it is from the start."""
+        self._counts = True
+        return self
+
+    def unref(self) -> Self:
+        """Let the program end although this goes on."""
+        self._counts = False
+        self._tell_watchers()
+        return self
+
+    def hasRef(self) -> bool:
+        """Whether it keeps the program running while it goes on."""
+        return self._counts
+
+    def _goes_on(self) -> None:
+        _going_on.add(self)
+
+    def _has_ended(self) -> None:
+        _going_on.discard(self)
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for watcher in _watchers:
+            watcher()
+
+    def _program_ends(self) -> None:
+        """Close without a word: nobody is left to hear it."""
+
+    # -- later turns --
+
+    def _do_later(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call this in a later turn of the reactor, in the order of asking, and not after what happens then."""
+        self._later.append((function, arguments))
+        if self._later_call is None:
+            self._later_call = self.reactor.callLater(0, self._do_now)
+
+    def _do_now(self) -> None:
+        """What was put off is done before anything else that a turn brings."""
+        call, self._later_call = self._later_call, None
+        if call is not None and call.active():
+            call.cancel()
+        # what is put off meanwhile has to wait for a turn of its own
+        for _ in range(len(self._later)):
+            function, arguments = self._later.popleft()
+            call_guarded(function, arguments, self)
+
+
+def run(main: Callable[[], Coroutine[Deferred[Any], Any, Any]] | None = None, reactor: Any = None) -> None:
+    """Run the reactor until nothing is left to do, as Node.js does.
+
+    Something is left to do while there are sockets and servers that go on and are not ``unref``'d; calls that the
+    program has put off with ``reactor.callLater``; and ``main``, an async function that is called when the reactor
+    runs.  What ``main`` raises ends the program, and ``run`` raises it.  Whatever else a program does, in threads or
+    with other transports, it has to await in ``main``.
+
+    Connections that are left over then end without an event, and what was written to them, or to others before an
+    ``end`` or ``destroy``, gets five seconds to arrive.  A reactor runs only once, so ``run`` does too.
+    """
+    if main is not None:
+        checked_listener(main, "main")
+    if reactor is None:
+        from twisted.internet import reactor
+    _Run(reactor, main).run()
+
+
+class _Run:
+    """One call of ``run``."""
+
+    def __init__(self, reactor: Any, main: Callable[[], Coroutine[Deferred[Any], Any, Any]] | None) -> None:
+        self._reactor = reactor
+        self._main = main
+        self._main_runs = main is not None
+        self._failure: Failure | None = None
+        self._look_call: IDelayedCall | None = None
+        self._over = False
+
+    def run(self) -> None:
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._end)
+        self._reactor.callWhenRunning(self._begin)
+        _watchers.append(self._look_soon)
+        try:
+            self._reactor.run()
+        finally:
+            _watchers.remove(self._look_soon)
+        if self._failure is not None:
+            self._failure.raiseException()
+
+    def _begin(self) -> None:
+        if self._main is not None:
+            try:
+                coroutine = self._main()
+                ensureDeferred(coroutine).addCallbacks(self._main_ended, self._main_failed)
+            except Exception:
+                self._main_failed(Failure())
+        self._look_soon()
+
+    def _main_ended(self, result: object) -> None:
+        self._main_runs = False
+        self._look_soon()
+
+    def _main_failed(self, failure: Failure) -> None:
+        self._failure = failure
+        self._stop()
+
+    def _look_soon(self) -> None:
+        """Something has ended.  Its listeners have their turn first: they may begin something."""
+        self._look_after(0)
+
+    def _look_after(self, seconds: float) -> None:
+        if self._over:
+            return
+        if self._look_call is not None and self._look_call.active():
+            self._look_call.cancel()
+        self._look_call = self._reactor.callLater(seconds, self._look)
+
+    def _look(self) -> None:
+        """Is anything left to do?"""
+        if self._main_runs or any(handle.hasRef() for handle in self._handles()):
+            return
+        times = [call.getTime() for call in self._reactor.getDelayedCalls() if _is_of_the_program(call)]
+        if times:
+            self._look_after(max(min(times) - self._reactor.seconds(), 0))
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        if not self._over:
+            self._end()
+            with suppress(ReactorNotRunning):  # somebody else has stopped it in this very turn
+                self._reactor.stop()
+
+    def _end(self) -> None:
+        self._over = True
+        for handle in self._handles():
+            handle._program_ends()
+
+    def _handles(self) -> list[Handle]:
+        return [handle for handle in _going_on if handle.reactor is self._reactor]
+
+
+def _is_of_the_program(call: Any) -> bool:
+    """Whether a delayed call is not one of our own timers; what a handle has put off does count."""
+    function = getattr(call, "func", None)
+    if getattr(function, "__func__", None) is Handle._do_now:
+        return True
+    return not str(getattr(function, "__module__", "")).startswith("txutp.")

@@ -1,0 +1,209 @@
+"""The reading half of a Socket: flowing and paused, bytes and text, pipes.
+
+``socket.py`` puts in what arrives (``_take``, ``_take_end``), and sets the transport while there is one.
+
+As in Node.js nothing flows before somebody wants it: a listener of ``data``, ``resume``, ``pipe`` or a coroutine that
+awaits ``received``.  Until then, and while paused, one delivery is held here, and the transport holds the rest and
+soon keeps the peer from sending.  So an end behind data is told after the data, and an end without data at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionClosed
+
+from txutp.encodings import Decoder, decoder_for
+from txutp.events import Emitter
+from txutp.program import Handle
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Writable(Protocol):
+    """What a pipe can lead to: a Socket, a file, anything that is written to."""
+
+    def write(self, data: Any, /) -> object: ...
+
+
+AnyWritable = TypeVar("AnyWritable", bound=Writable)
+
+
+class Readable(Handle):
+    """Data come out of it, as events or to coroutines."""
+
+    def __init__(self, reactor: Any = None) -> None:
+        super().__init__(reactor)
+        self.destroyed = False
+        self.bytesRead = 0
+        """How many bytes have arrived, whether somebody has had them or not."""
+        self._problem: BaseException | None = None  # what destroyed us
+        self._transport: Any = None  # while connected
+        self._flowing: bool | None = None  # None: nobody has said anything yet
+        self._held: list[bytes] = []  # arrived while not flowing
+        self._decoder: Decoder | None = None
+        self._end_told = False
+        self._pipes: list[Pipe] = []
+
+    def setEncoding(self, encoding: str = "utf8") -> Self:
+        """Give data as str from now on, instead of bytes.  A character may come in several packets."""
+        self._decoder = decoder_for(encoding)
+        return self
+
+    def pause(self) -> Self:
+        """No ``data`` until ``resume``; soon the peer cannot send any more."""
+        self._flowing = False
+        return self
+
+    def resume(self) -> Self:
+        """Let data flow (again), from the next turn on; without a listener it is lost."""
+        self._flowing = True
+        self._do_later(self._flow)
+        return self
+
+    def isPaused(self) -> bool:
+        """Whether somebody has paused it, or it has paused itself because what it is piped to is full."""
+        return self._flowing is False
+
+    # -- pipes --
+
+    def pipe(self, destination: AnyWritable, end: bool = True) -> AnyWritable:
+        """Write everything that arrives to the destination, as fast as that takes it; gives the destination.
+
+        That is another Socket, or a file or anything with a method ``write``; if it gives False, we wait for its
+        event ``drain``.  Behind the last data its ``end`` is called if it has one, unless ``end`` is False here.  A
+        file is left open.
+        """
+        if not callable(getattr(destination, "write", None)):
+            raise TypeError(f"a pipe leads to a Socket, or something else with a method write, not to {destination!r}")
+        self._pipes.append(Pipe(self, destination, end))
+        return destination
+
+    def unpipe(self, destination: Writable | None = None) -> Self:
+        """End the pipe to this destination, or all of them.  With the last one the data stop flowing."""
+        gone = [pipe for pipe in self._pipes if destination is None or pipe.destination is destination]
+        for pipe in gone:
+            self._pipes.remove(pipe)
+            pipe.stop()
+        if gone and not self.listenerCount("data"):
+            self.pause()
+        elif any(pipe.full for pipe in gone):
+            self._one_less_is_full()
+        return self
+
+    def _one_less_is_full(self) -> None:
+        """A destination has room, or is gone: go on if no other one is full."""
+        if not any(pipe.full for pipe in self._pipes):
+            self.resume()
+
+    # -- for coroutines --
+
+    def received(self) -> Deferred[Any]:
+        """Fires with the next data, or with None when the other side has ended.
+
+        Nothing is read ahead: between two calls the data do not flow.  It fails with what destroyed the socket, or
+        with ``ConnectionClosed``.  With asyncio, await ``received().asFuture(loop)``.
+        """
+        if self._end_told:
+            return defer.succeed(None)
+        if self.destroyed:
+            return defer.fail(self._why_destroyed())
+        receiving = self.when("data", "end")
+
+        def stop(result: Any) -> Any:
+            self.pause()
+            return result
+
+        receiving.addBoth(stop)
+        self.resume()
+        return receiving
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        data = await self.received()
+        if data is None:
+            raise StopAsyncIteration
+        return data
+
+    def _why_destroyed(self) -> BaseException:
+        """For those who come too late."""
+        return self._problem or ConnectionClosed("this socket is closed")
+
+    # -- what arrives --
+
+    def _take(self, data: bytes) -> None:
+        self.bytesRead += len(data)
+        if self._flowing and not self._held:
+            self._give(data)
+        else:
+            self._held.append(data)
+            self._transport.pauseProducing()
+
+    def _take_end(self) -> None:
+        self._end_told = True
+        rest = self._decoder.end() if self._decoder is not None else ""
+        if rest:
+            self.emit("data", rest)
+        self.emit("end")
+
+    def _give(self, data: bytes) -> None:
+        text = data if self._decoder is None else self._decoder.write(data)
+        if text:
+            self.emit("data", text)
+
+    def _flow(self) -> None:
+        while self._held and self._flowing and not self.destroyed:
+            self._give(self._held.pop(0))
+        if self._flowing and not self._held and self._transport is not None:
+            self._transport.resumeProducing()
+
+    def _on_added(self, name: str) -> None:
+        if name == "data" and self._flowing is None:
+            self.resume()
+
+
+class Pipe:
+    """From a readable to something that is written to."""
+
+    def __init__(self, source: Readable, destination: Writable, end: bool) -> None:
+        self.source = source
+        self.destination = destination
+        self.full = False  # waits for `drain`
+        self._end = end
+        self._listeners: list[tuple[Emitter, str, Callable[..., Any]]] = [
+            (source, "data", self._data),
+            (source, "end", self._ended),
+        ]
+        if isinstance(destination, Emitter):
+            self._listeners += [(destination, "drain", self._drained), (destination, "close", self._closed)]
+        for emitter, name, listener in self._listeners:
+            emitter.on(name, listener)
+        source.resume()
+
+    def stop(self) -> None:
+        for emitter, name, listener in self._listeners:
+            emitter.off(name, listener)
+
+    def _data(self, data: bytes | str) -> None:
+        if self.destination.write(data) is False:
+            self.full = True
+            self.source.pause()
+
+    def _drained(self) -> None:
+        if self.full:
+            self.full = False
+            self.source._one_less_is_full()
+
+    def _ended(self) -> None:
+        end = getattr(self.destination, "end", None)
+        if self._end and callable(end):
+            end()
+
+    def _closed(self) -> None:
+        self.source.unpipe(self.destination)

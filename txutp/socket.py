@@ -1,0 +1,468 @@
+"""Sockets and servers as Node.js has them: ``net.Socket`` and ``net.Server``, over uTP.
+
+::
+
+    from txutp.socket import createServer, run
+
+    server = createServer(lambda socket: socket.pipe(socket))
+    server.listen(6881)
+    run()
+
+A ``Socket`` stands between an application, which it calls through events, and a transport, which it gives a ``Stream``
+to call.  Its two halves are in ``readable.py`` and ``duplex.py``; here is its life, from ``connect`` to ``destroy``.
+Nothing is emitted from within a call of the application: ``_do_later`` puts it off to a turn of its own.  What the
+transport brings comes in a turn of its own already; it begins with ``_do_now``, so that the order stays right.
+
+``docs/socket.md`` lists everything, and where it differs from Node.js.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import defer
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, ConnectionClosed, ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txutp.client import connectUTP
+from txutp.core.settings import Settings
+from txutp.duplex import Address, Duplex, WriteAfterEnd, address_of, checked_host, checked_port
+from txutp.events import Listener, arguments_taken, call_guarded, checked_listener, left_out
+from txutp.port import listenUTP
+from txutp.program import Handle, run
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Address", "Server", "Socket", "WriteAfterEnd", "connect", "createConnection", "createServer", "run"]
+
+
+class Socket(Duplex):
+    """A stream to another program.  Make one and ``connect`` it, or get them from a ``Server``."""
+
+    def __init__(self, reactor: Any = None, *, allowHalfOpen: bool = False, settings: Settings | None = None) -> None:
+        """Without ``allowHalfOpen`` our half ends when the other side ends its own; with it, only by ``end``."""
+        super().__init__(reactor, allowHalfOpen)
+
+        # our life
+        self._settings = settings
+        self._server: Server | None = None  # that accepted us
+        self._connector: Any = None
+        self._close_told = False
+
+    # -- begin --
+
+    def connect(self, port: int, host: str | Listener = "localhost", listener: Listener | None = None) -> Self:
+        """Connect to a uTP port; ``listener`` is called at the event ``connect``.
+
+        The name is looked up by the reactor.  Failure is an event ``error``, with an exception of
+        ``twisted.internet.error``, then ``close``.  A socket connects only once.
+        """
+        host, listener = left_out(host, "localhost", listener)
+        port, host = checked_port(port, 1), checked_host(host)
+        if self.destroyed or self._connector is not None or self._transport is not None:
+            raise RuntimeError("a socket connects only once; a new connection needs a new Socket")
+        if listener is not None:
+            self.once("connect", listener)
+        self.connecting = True
+        self._goes_on()
+        self._set_active()
+        self._connector = connectUTP(self.reactor, host, port, _Attempt(self), settings=self._settings)
+        return self
+
+    # -- end --
+
+    def destroy(self, error: BaseException | None = None) -> Self:
+        """No more events but ``error``, if there is one, and ``close``.
+
+        Nothing more is read.  What was written before still is on its way in the background, as it would be in the
+        kernel, but nobody will hear whether it arrives: callbacks of ``write`` get an error.
+        """
+        if error is not None and not isinstance(error, BaseException):
+            raise TypeError(f"the error of a socket is an exception or None, not {error!r}")
+        self._leave(error, tell=True)
+        return self
+
+    def resetAndDestroy(self) -> Self:
+        """The same, but what was written may be lost, and the other side is told with a RESET: it gets an error."""
+        transport = self._transport
+        self._leave(None, tell=True)
+        if transport is not None:
+            transport.abortConnection()
+        return self
+
+    # -- for coroutines --
+
+    def connected(self) -> Deferred[Self]:
+        """Fires with this socket when it is connected, or with why that failed."""
+        if self._transport is not None:
+            return defer.succeed(self)
+        if self.destroyed:
+            return defer.fail(self._why_destroyed())
+        return self.when("connect").addCallback(lambda result: self)
+
+    def closed(self) -> Deferred[None]:
+        """Fires after the event ``close``; fails if it was for an error."""
+        if self._close_told:
+            return defer.succeed(None) if self._problem is None else defer.fail(self._problem)
+        return self.when("close").addCallback(lambda had_error: None)
+
+    # -- what the transport brings --
+
+    def _connected(self, transport: Any, producer: Stream) -> None:
+        """The transport is there."""
+        self._do_now()
+        if self.destroyed:
+            transport.loseConnection()
+            return
+        self._transport = transport
+        self.connecting = False
+        self._goes_on()
+        self._set_active()
+        self._set_options()
+
+        # what was written meanwhile goes before what the listeners write
+        transport.registerProducer(producer, True)
+        early, self._early = self._early, []
+        for data, callback in early:
+            self._send(data, callback)
+        if self._ended:
+            self._end_writing()
+        elif self._drain_due and not self._full:
+            self._do_later(self._has_room)
+
+        if self._server is None:
+            self.emit("connect")
+        else:
+            self._server._do_now()
+            self._server.emit("connection", self)
+
+    def _failed(self, failure: Failure) -> None:
+        """There is no connection, and none will come."""
+        if not self.destroyed:
+            self._shut(failure.value)
+            self._tell_end(failure.value, failure.value)
+
+    def _arrived(self, data: bytes) -> None:
+        """The next bytes of the other side."""
+        self._do_now()
+        if not self.destroyed:
+            self._set_active()
+            self._take(data)
+
+    def _peer_ended(self) -> None:
+        """The other side will send no more."""
+        self._do_now()
+        if self.destroyed:
+            return
+        self._take_end()
+        if self.destroyed:
+            return
+        if self._ended:
+            self._transport.loseConnection()
+        elif not self.allowHalfOpen:
+            self.end()
+
+    def _lost(self, reason: Failure) -> None:
+        """The connection is gone."""
+        self._do_now()
+        if self.destroyed:
+            return
+        error = None if reason.check(ConnectionDone) else reason.value
+        if error is None and not self._end_told and not self._held:
+            self._take_end()
+        if not self.destroyed:
+            self._shut(error)
+            self._tell_end(reason.value, error)
+
+    # -- the last things --
+
+    def _leave(self, error: BaseException | None, tell: bool) -> None:
+        """Nobody wants the connection any more; the transport does the rest on its own."""
+        if self.destroyed:
+            return
+        transport = self._transport
+        connector = self._connector if self.connecting else None
+        self._shut(error)
+        if transport is not None:
+            transport.unregisterProducer()
+            transport.loseConnection()
+        elif connector is not None:
+            connector.disconnect()
+        if tell:
+            self._do_later(self._tell_end, error or ConnectionClosed("the socket was destroyed"), error)
+
+    def _program_ends(self) -> None:
+        self._leave(None, tell=False)
+
+    def _shut(self, problem: BaseException | None) -> None:
+        self.destroyed = True
+        self.connecting = False
+        self._problem = problem
+        self._transport = None
+        self._drain_due = False
+        self._stop_timer()
+
+    def _tell_end(self, reason: BaseException | None, error: BaseException | None) -> None:
+        """The last events.  ``reason`` is for those whose data may be lost."""
+        if error is not None:
+            self.emit("error", error)
+        callbacks = [callback for _, callback in self._early if callback is not None]
+        callbacks += [*self._waiting.values(), *self._end_callbacks]
+        self._early.clear()
+        self._waiting.clear()
+        self._end_callbacks.clear()
+        for callback in callbacks:
+            callback(reason)
+        self._close_told = True
+        self.emit("close", error is not None)
+        if self._server is not None:
+            self._server._forget(self)
+        self._has_ended()
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Stream(Protocol):
+    """Whom the transport calls, as its protocol and as its producer, in the name of a Socket."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def connectionMade(self) -> None:
+        self._socket._connected(self.transport, self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._socket._arrived(data)
+
+    def readConnectionLost(self) -> None:
+        self._socket._peer_ended()
+
+    def writeConnectionLost(self) -> None:
+        """`finish` says more."""
+
+    def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
+        self._socket._lost(reason)
+
+    def pauseProducing(self) -> None:
+        self._socket._full = True
+
+    def resumeProducing(self) -> None:
+        self._socket._do_now()
+        self._socket._has_room()
+
+    def stopProducing(self) -> None:
+        """`connectionLost` comes next."""
+
+
+class _Attempt(ClientFactory):
+    """Connects one Socket."""
+
+    noisy = False
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def buildProtocol(self, addr: Any) -> Stream:
+        return Stream(self._socket)
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        # a resolver may have the answer ready within the call of `connect`
+        self._socket._do_later(self._socket._failed, reason)
+
+
+class Server(Handle):
+    """Accepts connections; its event ``connection`` brings each of them as a ``Socket``."""
+
+    def __init__(
+        self,
+        listener: Listener | None = None,
+        reactor: Any = None,
+        *,
+        allowHalfOpen: bool = False,
+        settings: Settings | None = None,
+    ) -> None:
+        """``listener`` is called at the event ``connection``; ``allowHalfOpen`` is for the sockets."""
+        super().__init__(reactor)
+        self.allowHalfOpen = allowHalfOpen
+        self.maxConnections: int | None = None
+        """Who comes when there are so many already is turned away.  None is without limit."""
+        self._settings = settings
+        self._port: Any = None  # while listening
+        self._looking_up = False  # the name of the host
+        self._closing = False  # `close` was called, and its event has not come yet
+        self._stopped = False  # nobody can connect any more
+        self._sockets: set[Socket] = set()
+        self._close_callbacks: list[tuple[Listener, BaseException | None]] = []
+        if listener is not None:
+            self.on("connection", listener)
+
+    def __repr__(self) -> str:
+        here = self.address()
+        return f"<{self.__class__.__name__} {'closed' if here is None else f'on {here.address} {here.port}'}>"
+
+    def listen(
+        self,
+        port: int | Listener = 0,
+        host: str | Listener | None = None,
+        listener: Listener | None = None,
+    ) -> Self:
+        """Listen on a UDP port, 0 for a free one; ``listener`` is called at the event ``listening``.
+
+        ``host`` is one of our addresses or a name of one, ``"::"`` for all of IPv6 and None for all of IPv4.  If that
+        fails there comes an event ``error``, with ``CannotListenError`` if the port is taken; then try again.
+        """
+        port, listener = left_out(port, 0, listener)
+        host, listener = left_out(host, None, listener)
+        port, host = checked_port(port, 0), None if host is None else checked_host(host)
+        if self._port is not None or self._looking_up or self._closing:
+            raise RuntimeError("this server listens already; close it and wait for the event close before")
+        if listener is not None:
+            self.once("listening", listener)
+        self._goes_on()
+        if host is None or isIPAddress(host) or isIPv6Address(host):
+            self._bind(port, host or "")
+        else:
+            self._looking_up = True
+            self.reactor.resolve(host).addCallbacks(self._looked_up, self._failed, callbackArgs=(port,))
+        return self
+
+    def close(self, callback: Listener | None = None) -> Self:
+        """Accept no more.  The event ``close`` comes when the last connection has ended, and ``callback(None)``.
+
+        If the server does not listen, the callback gets a RuntimeError.
+        """
+        listens = self._port is not None or self._looking_up or self._closing
+        if callback is not None:
+            problem = None if listens else RuntimeError("the server is not running")
+            self._close_callbacks.append((checked_listener(callback, "a callback"), problem))
+        if not self._closing:
+            self._closing = True
+            self._stopped = self._looking_up = False
+            port, self._port = self._port, None
+            if port is None:
+                self._do_later(self._has_stopped)
+            else:
+                defer.maybeDeferred(port.stopListening).addCallback(lambda result: self._do_later(self._has_stopped))
+        return self
+
+    def address(self) -> Address | None:
+        """Where it listens; None if it does not."""
+        return None if self._port is None else address_of(self._port.getHost())
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return len(self._sockets)
+
+    def getConnections(self, callback: Callable[[Exception | None, int], None]) -> Self:
+        """``callback(None, count)``, in a later turn."""
+        checked_listener(callback, "a callback")
+        self._do_later(lambda: callback(None, self.connections))
+        return self
+
+    # -- for coroutines --
+
+    def listening(self) -> Deferred[Self]:
+        """Fires with this server when it listens, or with why it cannot."""
+        return self.when("listening").addCallback(lambda result: self) if self._port is None else defer.succeed(self)
+
+    def closed(self) -> Deferred[None]:
+        """Fires after the event ``close``; at once if the server does not listen."""
+        if self._port is None and not self._looking_up and not self._closing:
+            return defer.succeed(None)
+        return self.when("close")
+
+    # -- what happens --
+
+    def _looked_up(self, address: str, port: int) -> None:
+        if self._looking_up:
+            self._looking_up = False
+            self._bind(port, address)
+
+    def _bind(self, port: int, interface: str) -> None:
+        try:
+            self._port = listenUTP(self.reactor, port, _Accepting(self), interface=interface, settings=self._settings)
+        except CannotListenError:
+            self._failed(Failure())
+        else:
+            self._do_later(self.emit, "listening")
+
+    def _failed(self, failure: Failure) -> None:
+        self._looking_up = False
+        self._do_later(self._tell_failure, failure.value)
+
+    def _tell_failure(self, problem: BaseException) -> None:
+        self.emit("error", problem)
+        if self._port is None and not self._looking_up:
+            self._has_ended()
+
+    def _accept(self) -> Stream | None:
+        if self.maxConnections is not None and len(self._sockets) >= self.maxConnections:
+            return None
+        socket = Socket(self.reactor, allowHalfOpen=self.allowHalfOpen)
+        socket._server = self
+        self._sockets.add(socket)
+        return Stream(socket)
+
+    def _forget(self, socket: Socket) -> None:
+        self._do_now()
+        self._sockets.discard(socket)
+        self._look_whether_closed()
+
+    def _has_stopped(self) -> None:
+        self._stopped = True
+        self._look_whether_closed()
+        self._has_ended()
+
+    def _look_whether_closed(self) -> None:
+        if self._closing and self._stopped and not self._sockets:
+            self._closing = False
+            callbacks, self._close_callbacks = self._close_callbacks, []
+            for callback, problem in callbacks:
+                call_guarded(callback, (problem,)[: arguments_taken(callback)], self)
+            self.emit("close")
+
+
+class _Accepting(Factory):
+    """Makes the streams of a Server."""
+
+    noisy = False
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def buildProtocol(self, addr: Any) -> Stream | None:
+        return self._server._accept()
+
+
+def connect(
+    port: int,
+    host: str | Listener = "localhost",
+    listener: Listener | None = None,
+    *,
+    reactor: Any = None,
+    allowHalfOpen: bool = False,
+    settings: Settings | None = None,
+) -> Socket:
+    """A new Socket that connects; see ``Socket`` and its ``connect``."""
+    return Socket(reactor, allowHalfOpen=allowHalfOpen, settings=settings).connect(port, host, listener)
+
+
+createConnection = connect
+
+
+def createServer(
+    listener: Listener | None = None,
+    *,
+    reactor: Any = None,
+    allowHalfOpen: bool = False,
+    settings: Settings | None = None,
+) -> Server:
+    """A new Server, which does not listen yet; see ``Server``."""
+    return Server(listener, reactor, allowHalfOpen=allowHalfOpen, settings=settings)
