@@ -34,11 +34,14 @@ from txutp.core.flow import NEVER_US
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import SECOND_US, Settings
 from txutp.environment import environment_of
-from txutp.udp import IBatchPort, PlainPort, RunJoiner
+from txutp.udp import PAYLOAD_SHARE, IBatchPort, PlainPort, RunJoiner
 
 # The application may answer each delivery with a write, and each sending may let a producer write more.  After so
 # many rounds the reactor gets a turn.
 ROUNDS = 32
+
+# Reading may rest only after so many turns in which nobody waited for an answer.
+BULK_DRAINS = 16
 
 # How long a stopping reactor waits for what was written before loseConnection.
 SHUTDOWN_SECONDS = 5.0
@@ -91,6 +94,7 @@ class UTPProtocol(DatagramProtocol):
         self._timer: IDelayedCall | None = None
         self._timer_us = NEVER_US
         self._close_when_empty = False
+        self._bulk_drains = 0  # in a row
         self._quiet: list[Deferred[None]] = []
         self._shutdown_trigger: Any = None
 
@@ -103,6 +107,8 @@ class UTPProtocol(DatagramProtocol):
         transport: Any = self.transport
         self.port_address = transport.getHost()
         self.port = transport if IBatchPort.providedBy(transport) else PlainPort(transport, self, self.reactor)
+        if self.port.granted_receive_bytes:
+            self.multiplexer.limit_window(int(PAYLOAD_SHARE * self.port.granted_receive_bytes))
         if IReactorCore.providedBy(self.reactor):
             self._shutdown_trigger = self.reactor.addSystemEventTrigger("before", "shutdown", self._before_shutdown)
 
@@ -137,8 +143,18 @@ class UTPProtocol(DatagramProtocol):
                 except Exception:
                     self._log.failure("foreign_datagram_received raised")
 
-    def drained(self) -> None:
+    def drained(self) -> bool:
+        """The end of what was to be read; reading may rest if it was nothing but bulk for a while."""
+        if all(connection.is_bulk for connection in self.multiplexer.touched):
+            self._bulk_drains += 1
+        else:
+            self._bulk_drains = 0
         self.settle()
+        return self._bulk_drains > BULK_DRAINS
+
+    def overflowed(self, dropped: int) -> None:
+        """Our own kernel dropped datagrams."""
+        self.multiplexer.on_overflow(dropped, self.now_us())
 
     def writable(self) -> None:
         """The socket takes datagrams again: those who were refused go on."""

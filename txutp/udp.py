@@ -21,7 +21,7 @@ from twisted.internet import error, udp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from txutp.core.batch import Address, Batch, Buffer
 
@@ -49,9 +49,14 @@ EXTENDED_ERROR_BYTES = 16
 LARGEST_DATAGRAM_BYTES = 65_535
 KERNEL_BUFFER_BYTES = 4 << 20  # asked for; the kernel grants what its limits allow
 
-# Room for one control message with an int.  With less, the kernel drops the segment size and ten datagrams look like
-# one; the read is dropped then.
-ANCILLARY_BYTES = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
+SO_RXQ_OVFL = 40  # asm-generic/socket.h
+
+# Room for two control messages with an int: the segment size, and how much the kernel has dropped.  With less, the
+# kernel leaves the segment size out and ten datagrams look like one; the read is dropped then.
+ANCILLARY_BYTES = 2 * socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
+
+# How much of a granted receive buffer holds payload, if each datagram comes alone; the rest is the kernel's own.
+PAYLOAD_SHARE = 0.6
 
 # How much one turn of the reactor reads: enough for a whole window of bursts, little enough for others to have a turn.
 # Joining much more than 256 KiB for one dataReceived costs eight times as much per byte.
@@ -69,6 +74,11 @@ REFUSALS = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM}
 UNCUT = {errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
 RETRY_SECONDS = 0.001
 
+# At 100 Mbit/s each packet would wake the process alone, which costs more than the packet: a bulk transfer lets them
+# gather for a moment, unless many came already.
+RESTFUL_READS = 8
+REST_SECONDS = 0.001
+
 
 class BatchReceiver(Protocol):
     """What a port needs of the protocol above it."""
@@ -76,11 +86,14 @@ class BatchReceiver(Protocol):
     def datagrams_received(self, data: bytes, stride: int, address: Address) -> None:
         """One datagram, or (``stride`` not 0) several of ``stride`` bytes, the last maybe shorter."""
 
-    def drained(self) -> None:
-        """Nothing more comes in this turn."""
+    def drained(self) -> bool:
+        """Nothing more comes in this turn; gives whether reading may rest for a moment."""
 
     def writable(self) -> None:
         """The socket takes datagrams again."""
+
+    def overflowed(self, dropped: int) -> None:
+        """Our kernel dropped so many datagrams because nobody read them in time."""
 
     def unreachable(self, datagram: bytes, address: Address, code: int, path_mtu_bytes: int) -> None:
         """The network answered a datagram that we sent (of which this is the beginning) with an error.
@@ -129,6 +142,9 @@ class RunJoiner:
 class IBatchPort(Interface):
     """A UDP port that sends batches and calls ``datagrams_received`` and ``drained`` of its protocol."""
 
+    granted_receive_bytes = Attribute("Memory that the kernel gives to datagrams until they are read; 0: not known.")
+    granted_send_bytes = Attribute("The same for those that were sent.")
+
     def send_batch(batch: Batch) -> int:
         """Send a batch; gives how many of its datagrams left.  A network error raises ``OSError``."""
 
@@ -160,6 +176,9 @@ class BatchPort(udp.Port):
         super().__init__(port, protocol, interface, LARGEST_DATAGRAM_BYTES, reactor)
         self.offload_send = offload
         self.offload_receive = offload
+        self.granted_receive_bytes = 0  # of kernel memory, once the socket is there
+        self.granted_send_bytes = 0
+        self._overflows = 0  # datagrams that the kernel has dropped so far, modulo 2**32
         self._leaving = False
         self._joiner = RunJoiner(protocol.datagrams_received)
 
@@ -167,7 +186,7 @@ class BatchPort(udp.Port):
 
     def createInternetSocket(self) -> socket.socket:
         new = super().createInternetSocket()
-        ask_for_large_buffers(new)
+        self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(new)
         if sys.platform == "linux":
             # Whom an ICMP error is about is known only with this option.
             if self.addressFamily == socket.AF_INET:
@@ -176,6 +195,7 @@ class BatchPort(udp.Port):
                 new.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
             # Too large for the path means fragments, not silence: what was sent once cannot be cut smaller (BEP 29).
             self._set_mtu_discovery(new, PMTUDISC_DONT)
+            new.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self.offload_send = self.offload_send and has_option(new, UDP_SEGMENT, None)
         self.offload_receive = self.offload_receive and has_option(new, UDP_GRO, 1)
         return new
@@ -229,7 +249,7 @@ class BatchPort(udp.Port):
         receive = self.socket.recvmsg
         protocol = self.protocol
         joiner = self._joiner
-        received_bytes = 0
+        received_bytes = reads = 0
         for _ in range(READ_CALLS):
             try:
                 data, ancillary, flags, address = receive(LARGEST_DATAGRAM_BYTES, ANCILLARY_BYTES)
@@ -244,15 +264,32 @@ class BatchPort(udp.Port):
             if len(address) == 4:
                 address = socket_address(address)
             received_bytes += len(data)
-            if ancillary:
+            reads += 1
+            stride = self._read_ancillary(ancillary) if ancillary else 0
+            if stride:
                 joiner.flush()
-                protocol.datagrams_received(data, struct.unpack_from("=i", ancillary[0][2])[0], address)
+                protocol.datagrams_received(data, stride, address)
             else:
                 joiner.add(data, address)
             if received_bytes >= READ_BYTES:
                 break
         joiner.flush()
-        protocol.drained()
+        if protocol.drained() and reads < RESTFUL_READS and self.fileno() != -1:
+            self.stopReading()
+            reactor: Any = self.reactor
+            reactor.callLater(REST_SECONDS, self._read_again)
+
+    def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> int:
+        """What the kernel says beside the data: the size of the datagrams that it joined, 0 if it did not."""
+        stride = 0
+        for level, _, message in ancillary:
+            (number,) = struct.unpack_from("=I", message)
+            if level == SOL_UDP:
+                stride = number
+            elif number != self._overflows:
+                dropped, self._overflows = number - self._overflows & 0xFFFFFFFF, number
+                self.protocol.overflowed(dropped)
+        return stride
 
     def _read_errors(self) -> bool:
         """Pass on what ICMP said; gives whether it said anything."""
@@ -358,8 +395,9 @@ class PlainPort:
         self._transport = transport
         self._protocol = protocol
         self._reactor = reactor
+        self.granted_receive_bytes = self.granted_send_bytes = 0
         if hasattr(transport, "getHandle"):
-            ask_for_large_buffers(transport.getHandle())
+            self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(transport.getHandle())
         # Twisted cuts longer datagrams off at 8192 bytes without a word.
         if getattr(transport, "maxPacketSize", LARGEST_DATAGRAM_BYTES) < LARGEST_DATAGRAM_BYTES:
             transport.maxPacketSize = LARGEST_DATAGRAM_BYTES
@@ -412,10 +450,17 @@ def twisted_address(where: Address) -> IPv4Address | IPv6Address:
     return IPv6Address("UDP", host, port) if ":" in host else IPv4Address("UDP", host, port)
 
 
-def ask_for_large_buffers(udp_socket: socket.socket) -> None:
-    """A burst that the kernel's default buffer does not hold is lost; it grants what its limits allow."""
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        udp_socket.setsockopt(socket.SOL_SOCKET, option, KERNEL_BUFFER_BYTES)
+def ask_for_large_buffers(udp_socket: socket.socket) -> tuple[int, int]:
+    """A burst that the kernel's default buffer does not hold is lost; gives what was granted for receiving and sending.
+
+    Linux grants twice what its limits allow, and counts its own bookkeeping against that.
+    """
+    options = (socket.SO_RCVBUF, socket.SO_SNDBUF)
+    for option in options:
+        if udp_socket.getsockopt(socket.SOL_SOCKET, option) < KERNEL_BUFFER_BYTES:
+            udp_socket.setsockopt(socket.SOL_SOCKET, option, KERNEL_BUFFER_BYTES)
+    receive_bytes, send_bytes = (udp_socket.getsockopt(socket.SOL_SOCKET, option) for option in options)
+    return receive_bytes, send_bytes
 
 
 def has_option(udp_socket: socket.socket, option: int, value: int | None) -> bool:

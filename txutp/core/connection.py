@@ -96,6 +96,9 @@ STATE_REPEATS = 5
 LAST_ACK_TIMEOUTS = 2
 
 
+# So many packets came and no data of ours left: not a conversation.
+BULK_RECEIVED_SEGMENTS = 32
+
 NOTHING_SENT: tuple[int, Run | None, int] = (0, None, -1)
 
 
@@ -103,6 +106,7 @@ class Connection:
     """A stream to one peer.  Attributes without underscore are there to be read."""
 
     __slots__ = (
+        "_bulk_from",
         "_closing",
         "_connect_deadline_us",
         "_due",
@@ -212,6 +216,7 @@ class Connection:
         self.bytes_received = 0  # payload that was new
         self.segments_sent = 0  # packets of every type
         self.segments_received = 0
+        self._bulk_from = BULK_RECEIVED_SEGMENTS  # so many received: we have said nothing for long
         self.segments_early = 0  # something before them was lost, or overtaken
 
     def __repr__(self) -> str:
@@ -233,6 +238,14 @@ class Connection:
     def closing(self) -> bool:
         """``close`` was called and the connection has not ended yet."""
         return self._closing and self.state != CLOSED
+
+    @property
+    def is_bulk(self) -> bool:
+        """Much flows in one direction, and nobody waits for each packet."""
+        return (
+            self.sending.flight_bytes >= BULK_SEGMENTS * self.sending.segment_bytes
+            or self.segments_received >= self._bulk_from
+        )
 
     def stats(self) -> ConnectionStats:
         """How the connection is doing."""
@@ -426,6 +439,13 @@ class Connection:
     def fail(self, reason: int) -> None:
         """End at once without a word to the peer."""
         self._close(reason)
+
+    def limit_window(self, limit_bytes: int) -> None:
+        """Hold no more than this for the application, and let the peer send no more."""
+        receiving = self.receiving
+        if limit_bytes < receiving.capacity_bytes:
+            receiving.capacity_bytes = limit_bytes
+            self.advertised_bytes = min(self.advertised_bytes, limit_bytes)
 
     def take(self, limit_bytes: int) -> bytes:
         """The next bytes of the stream; empty if there are none.  Taking opens the window again."""
@@ -646,6 +666,7 @@ class Connection:
         self._last = (due, run, index)
         self._last_sent_us = now_us
         self.segments_sent += count
+        self._bulk_from = self.segments_received + BULK_RECEIVED_SEGMENTS
         return Batch(self.address, buffers, count, HEADER_BYTES + min(run.segment_bytes, run.total_bytes))
 
     def _give_control(self, due: int, header: bytes, now_us: int) -> Batch:

@@ -47,6 +47,12 @@ FORBIDDEN_ID = 0xFFFF
 DATA_BYTE = bytes((ST_DATA << 4 | VERSION,))
 MAXIMUM_TOMBSTONES = 10_000
 
+# When datagrams are lost because the socket's buffer is full, windows shrink: not more often than once in a while, for
+# it takes a round trip to show, and not to nothing.
+LARGEST_WINDOW_BYTES = 1 << 30
+WINDOW_SHRINKS_US = SECOND_US
+SMALLEST_WINDOW_BYTES = 65_536
+
 
 class ConnectionRefused(Exception):
     """No further connection is allowed; the text says which limit was reached."""
@@ -64,6 +70,8 @@ class Multiplexer:
         """``link_mtu`` tells the largest IP packet that the interface towards an address takes; None: unknown."""
         self.settings = settings
         self._link_mtu = link_mtu
+        self.window_limit_bytes = LARGEST_WINDOW_BYTES  # what the socket's own buffer can hold for one connection
+        self._window_limited_us = 0
         self.listening = False  # whether SYNs are welcome
         self.counters = PortCounters()
         self.touched: list[Connection] = []  # to be settled; each at most once
@@ -337,6 +345,23 @@ class Multiplexer:
         )
         self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
 
+    # -- our own socket --
+
+    def limit_window(self, limit_bytes: int) -> None:
+        """No connection may let its peer send more than this without an answer."""
+        self.window_limit_bytes = limit_bytes
+        for connection in self:
+            connection.limit_window(limit_bytes)
+
+    def on_overflow(self, dropped: int, now_us: int) -> None:
+        """The socket's buffer was full, and so many datagrams were lost."""
+        self.counters.receive_overflows += dropped
+        if now_us < self._window_limited_us + WINDOW_SHRINKS_US and self._window_limited_us:
+            return
+        self._window_limited_us = now_us
+        largest_bytes = max((connection.receiving.capacity_bytes for connection in self), default=0)
+        self.limit_window(max(largest_bytes * 3 // 4, SMALLEST_WINDOW_BYTES))
+
     # -- time and attention --
 
     def touch(self, connection: Connection) -> None:
@@ -408,7 +433,7 @@ class Multiplexer:
         datagram_bytes = self.settings.maximum_datagram_bytes
         if datagram_bytes is None:
             datagram_bytes = IPV6_DATAGRAM_BYTES if ":" in address[0] else IPV4_DATAGRAM_BYTES
-        return Connection(
+        connection = Connection(
             address,
             receive_id,
             send_id,
@@ -418,6 +443,8 @@ class Multiplexer:
             datagram_bytes - HEADER_BYTES,
             self._link_mtu,
         )
+        connection.limit_window(self.window_limit_bytes)
+        return connection
 
     def _fresh_id(self, address: Address) -> int:
         """A random id that cannot be mistaken for one of another connection to the same address."""

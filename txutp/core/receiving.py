@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 IN_ORDER, EARLY, DUPLICATE, REFUSED = range(4)
 
-# Peers send at most so far ahead (libutp keeps 1023 packets), and a selective ack cannot say more than 2016.
-EARLY_MAXIMUM_AHEAD = 1024
+# A selective ack cannot say more (libutp keeps 1023 packets and sends no further ahead).
+EARLY_MAXIMUM_AHEAD = 2_016
 
 
 class ReceiveBuffer:

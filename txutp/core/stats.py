@@ -16,6 +16,7 @@ class PortCounters:
         "dropped_unknown",
         "foreign",
         "half_open_evicted",
+        "receive_overflows",
         "resets_sent",
         "send_calls",
         "sends_failed",
@@ -32,6 +33,7 @@ class PortCounters:
         self.send_calls: int  # system calls, so datagrams_sent / send_calls is the batch size
         self.sends_refused: int  # by our own full socket; sent later, not lost
         self.sends_failed: int  # network unreachable and the like
+        self.receive_overflows: int  # dropped by our own kernel, because they were not read in time
         self.foreign: int  # not uTP: handed to the other protocol on the port
         self.dropped_malformed: int  # an extension chain that runs past its datagram
         self.dropped_unknown: int  # for no connection of ours

@@ -1,0 +1,127 @@
+"""What a scenario says.  ``catalogue.py`` is written in these words; ``paths.py`` and ``flows.py`` make it happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+UTP = "utp"  # as kind of a flow: whatever controller is being looked at
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What waits at a link; ``kind`` is a name in ``paths.QUEUES``."""
+
+    kind: str = "drop-tail"
+    packets: int | None = None
+    kilobytes: int | None = None
+    """Of 1024 bytes."""
+    megabits: float = 0.0
+    """The rate of a policer."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """The path is another one from now on."""
+
+    at_s: float
+    megabits: float | None = None
+    delay_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Path:
+    """A bottleneck between two hosts.  All but the ``back_`` fields tell of the way of the data."""
+
+    megabits: float = 10.0
+    delay_ms: float = 25.0
+    """One way; both have it."""
+    queue: Queue = Queue(packets=100)
+    back_megabits: float = 0.0
+    """Rate of the way back; 0 is without limit."""
+    back_queue: Queue = Queue(packets=100)
+    loss: float = 0.0
+    """Per packet, on both ways."""
+    burst_packets: float = 0.0
+    """Where ``loss`` comes in bursts: their mean length."""
+    reorder: float = 0.0
+    """Packets that arrive 20 ms late, on both ways."""
+    duplicate: float = 0.0
+    jitter_ms: float = 0.0
+    """Up to so much is added to each delay."""
+    jitter_keeps_order: bool = True
+    gate_ms: float = 0.0
+    """Packets arrive together so often."""
+    changes: tuple[Change, ...] = ()
+    drift_ppm: float = 0.0
+    """How much faster the receiver's clock runs than the sender's."""
+
+    @property
+    def is_random(self) -> bool:
+        """Whether packets meet chance on it."""
+        return bool(self.loss or self.reorder or self.duplicate or self.jitter_ms or self.queue.kind == "red")
+
+    def megabits_at(self, at_s: float) -> float:
+        """What it carries at a time, headers included."""
+        megabits = self.queue.megabits or self.megabits
+        for change in self.changes:
+            if change.megabits is not None and at_s >= change.at_s:
+                megabits = change.megabits
+        return megabits
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A transfer that has always something to send."""
+
+    kind: str = UTP
+    """``UTP``, or a name in ``tcp.WINDOWS``."""
+    start_s: float = 0.0
+    stop_s: float | None = None
+    transfer_bytes: int | None = None
+    """None is without end."""
+    upwards: bool = False
+    """Against the others: its acks use the bottleneck."""
+    target_ms: float | None = None
+    slow_start: bool = True
+    outstanding_packets: int | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a run that is looked at by itself."""
+
+    from_s: float
+    to_s: float
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A path, flows, and what to tell of them; ``cells`` are names in ``report.CELLS``."""
+
+    name: str
+    group: str
+    path: Path
+    flows: tuple[Flow, ...]
+    seconds: float
+    spans: tuple[Span, ...] = ()
+    cells: tuple[str, ...] = ()
+    seeds: int = 1
+    """How many are worth it: one where nothing is random but the moment of the start."""
+    controllers: tuple[str, ...] | None = None
+    """If it makes sense for some only."""
+
+    @property
+    def has_tcp(self) -> bool:
+        """Whether TCP is there whatever controller is looked at."""
+        return any(flow.kind != UTP and not flow.upwards for flow in self.flows)
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is over when all flows have sent what they have."""
+        return all(flow.transfer_bytes is not None for flow in self.flows)
+
+    def alone(self) -> Scenario:
+        """The same with TCP alone, for what that would have had."""
+        kept = tuple(flow for flow in self.flows if flow.kind != UTP)
+        return replace(self, flows=kept, name="alone", group="", cells=(), controllers=None)

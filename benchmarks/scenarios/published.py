@@ -1,0 +1,356 @@
+"""What others measured on the same paths; ``report.py`` puts it beside our numbers.
+
+``PUBLISHED`` is from papers and from the benchmarks of another implementation; the first word of each says which:
+
+- LCN'10: "A hands-on assessment of transport protocols with lower than best effort priority" (ns-2).
+- ICCCN'10: "LEDBAT: the new BitTorrent congestion control protocol" (ns-2).
+- GLOBECOM'10: "The quest for LEDBAT fairness", arXiv 1006.3018 (ns-2).
+- PAM'10: "Yes, we LEDBAT: playing with the new BitTorrent congestion control algorithm" (uTorrent in a testbed).
+- COMNET'13: "Rethinking the low extra delay background transport protocol" (libutp in a testbed).
+- TMA'13: "Fighting the bufferbloat: on the coexistence of AQM and low priority congestion control" (ns-2).
+- utp-go: https://github.com/arxodeus/utp-go, BENCHMARKS.md (emulated links; medians of seven).
+
+``MODEL`` is from a packet-level model of these controllers with perfect timers and acks, which has nothing in common
+with this package but the formulas: an upper bound, and a check that both are right.  It runs libutp's linear slow start
+where ``ledbat`` has an exponential one.
+"""
+
+from __future__ import annotations
+
+PUBLISHED: dict[str, str] = {
+    "profile-lan": "utp-go: 89.2 (classic), 77.0 (LEDBAT++) Mbit/s; lowest queue p50 5.0 ms",
+    "profile-broadband": "utp-go: 6.40, 3.45 Mbit/s; 2.4 ms",
+    "profile-loss-1": "utp-go: 5.22, 1.51 Mbit/s; 0.9 ms",
+    "profile-loss-5": "utp-go: 1.24, 0.54 Mbit/s; 1.1 ms",
+    "profile-high-bdp": "utp-go: 2.10, 4.38 Mbit/s; 1.1 ms",
+    "profile-shallow": "utp-go: 4.75, 2.33 Mbit/s; 1.7 ms",
+    "profile-long": "utp-go: 8.82, queue p50 32.3 ms (classic); 6.85, 4.8 ms (LEDBAT++)",
+    "profile-reorder": "utp-go: 3.40, 1.31 Mbit/s; 0.9 ms",
+    "single-step-down": "utp-go: queue 8-10, then 112-118 ms (classic)",
+    "many-3+1-reno-q100": "PAM'10: uTP 0.00",
+    "many-2+2-reno-q100": "PAM'10: uTP 0.03 and 0.03",
+    "many-5+5-reno-q500": "TMA'13: TCP 0.987, 379.4 packets",
+    "many-5+5-reno-red": "TMA'13: TCP 0.591, 3.7 packets",
+    "target-2%-together": "LCN'10: unstable",
+    "target-10%-together": "LCN'10: unstable",
+    "target-18%-together": "LCN'10: yields",
+    "target-30%-together": "LCN'10: yields",
+    "target-50%-together": "LCN'10: yields",
+    "target-65%-together": "LCN'10: yields up to here",
+    "target-80%-together": "LCN'10: TCP erodes",
+    "target-90%-together": "LCN'10: TCP erodes",
+    "target-100%-together": "LCN'10: TCP near 0",
+    "target-110%-together": "LCN'10: about half",
+    "target-120%-together": "LCN'10: about half",
+    "paper-lcn-1+1": "LCN'10: TCP 0.99",
+    "paper-lcn-two": "LCN'10: LEDBAT 0.51, Reno 0.50",
+    "paper-lcn-1+10": "LCN'10: TCP about 0.90",
+    "paper-icccn-s1": "ICCCN'10: TCP 0.86 (six times as much), Jain 0.65",
+    "paper-late-q100-no-slow-start": "GLOBECOM'10: the first starves, Jain 0.53",
+    "paper-late-q100": "GLOBECOM'10: Jain 0.99",
+    "paper-late-q40-no-slow-start": "ICCCN'10: overflow makes it fair",
+    "paper-comnet-s2b": "COMNET'13: the first starves from 10 s, and refills after 50 s",
+    "paper-s4-drop-tail": "TMA'13: TCP 0.987, 379.4 packets, use 0.99",
+    "paper-s4-red": "TMA'13: TCP 0.591, 3.7 packets, use 0.96 (its RED parameters are unknown)",
+    "paper-deference": "utp-go: Reno keeps 0.69 (classic), 0.77 (LEDBAT++) of 5.67 Mbit/s",
+}
+
+# The columns of the rows below.
+_MODELS = ("shallow", "ledbat", "ledbat++", "reno", "cubic")
+
+_ROWS: dict[str, tuple[str, ...]] = {
+    # Mbit/s, queue p50/p95 ms, resent
+    "profile-lan": (
+        "96.50, 3.6/4.3, 0.0 %",
+        "94.78, 6.5/9.8, 0.0 %",
+        "84.24, 6.4/16.9, 0.0 %",
+        "97.45, 10.7/20.9, 6.4 %",
+    ),
+    "profile-broadband": (
+        "7.82, 1.9/17.8, 0.0 %",
+        "6.44, 1.4/17.4, 0.0 %",
+        "5.72, 3.9/51.2, 2.7 %",
+        "8.75, 12.3/51.8, 10.2 %",
+    ),
+    "profile-loss-1": (
+        "5.43 [4.90-5.93], 0.1/1.5, 1.1 %",
+        "5.27 [4.55-5.93], 0.3/2.9, 1.1 %",
+        "1.86 [1.64-2.35], 0.0/1.0, 1.0 %",
+        "3.28 [2.57-3.90], 0.0/2.5, 1.8 %",
+    ),
+    "profile-loss-5": (
+        "2.90 [2.49-3.27], 0.0/1.3, 5.0 %",
+        "2.79 [2.35-3.08], 0.0/2.2, 5.2 %",
+        "0.56 [0.35-0.74], 0.0/0.2, 5.3 %",
+        "1.32 [1.11-1.73], 0.0/1.1, 5.3 %",
+    ),
+    "profile-high-bdp": (
+        "6.60, 0.0/33.0, 0.0 %",
+        "2.07, 0.0/0.9, 0.0 %",
+        "6.79, 0.0/68.6, 0.0 %",
+        "7.10, 0.0/174.4, 2.2 %",
+    ),
+    "profile-shallow": (
+        "4.80, 0.1/11.4, 5.1 %",
+        "4.79, 0.1/2.4, 0.0 %",
+        "3.86, 0.0/11.3, 4.8 %",
+        "7.22, 1.2/11.5, 5.5 %",
+    ),
+    "profile-long": (
+        "9.39, 4.7/6.2, 0.0 %",
+        "9.25, 33.6/51.3, 0.1 %",
+        "8.77, 31.5/47.1, 0.3 %",
+        "9.70, 32.0/51.3, 1.5 %",
+    ),
+    "profile-reorder": (
+        "6.38 [6.07-6.62], 0.9/25.4, 0.3 %",
+        "3.41 [2.90-3.66], 0.0/2.3, 1.0 %",
+        "2.07 [1.40-2.82], 0.0/2.4, 0.6 %",
+        "5.37 [3.41-7.86], 6.1/20.8, 3.2 %",
+    ),
+    "single-q10": (
+        "6.79, 0.4/4.2, 0.8 %",
+        "7.97, 1.9/11.2, 0.1 %",
+        "3.73, 0.0/1.8, 0.6 %",
+        "7.88, 0.8/10.3, 0.1 %",
+        "8.92, 1.6/11.4, 0.1 %",
+    ),
+    "single-q100": (
+        "9.40, 4.7/5.9, 0.0 %",
+        "9.45, 99.5/101.0, 0.0 %",
+        "8.29, 50.5/61.5, 0.0 %",
+        "9.79, 66.5/110.4, 0.4 %",
+        "9.79, 83.5/113.1, 0.4 %",
+    ),
+    "single-q250": (
+        "9.40, 4.7/5.9, 0.0 %",
+        "9.45, 99.5/101.0, 0.0 %",
+        "9.01, 59.8/61.7, 0.0 %",
+        "9.79, 189.3/277.3, 0.7 %",
+        "9.79, 230.6/283.8, 0.1 %",
+    ),
+    "single-q500": (
+        "9.40, 4.7/5.9, 0.0 %",
+        "9.45, 99.5/101.0, 0.0 %",
+        "9.01, 59.8/61.7, 0.0 %",
+        "9.79, 319.7/384.6, 1.1 %",
+        "9.79, 479.1/567.9, 0.3 %",
+    ),
+    # use, queue, 90 % after
+    "single-20m-rtt100": (
+        "0.96, 4.2/4.8, 0.8 s",
+        "0.94, 53.6/91.2, 7.9 s",
+        "0.67, 0.2/2.7, 1.3 s",
+        "1.00, 69.6/104.9, 0.6 s",
+        "1.00, 82.7/111.4, 0.6 s",
+    ),
+    "single-20m-rtt200": (
+        "0.96, 4.1/18.6, 2.0 s",
+        "0.48, 0.0/1.5, never",
+        "0.89, 1.0/23.4, 1.9 s",
+        "1.00, 39.8/66.0, 1.3 s",
+        "1.00, 153.8/209.7, 1.3 s",
+    ),
+    "single-satellite": (
+        "0.92, 4.0/54, 6.6 s",
+        "0.20, 0.0/2, never",
+        "0.34, 0.0/2, never",
+        "0.99, 33.9/465, 4.5 s",
+        "0.99, 436.4/568, 4.5 s",
+    ),
+    "single-1g": (
+        "0.99, 3.5/3.5",
+        "0.14, 0.0/0.0",
+        "0.79, 0.0/1.2",
+        "0.69, 0.0/0.0",
+        "1.00, 7.7/8.8",
+    ),
+    "single-step-down": (
+        "4.6, then 6.9/10",
+        "98.4, then 107.9/248",
+        "60.3, then 59.5/62",
+        "173.8, then 335.8/395",
+        "170.3, then 443.1/511",
+    ),
+    "single-step-up": ("90 % after 1.3 s", "0.7 s", "6.7 s"),
+    "single-route-change": ("8.89, then 9.50 Mbit/s", "9.86, 9.86", "9.06, 9.15"),
+    "single-jitter-txop": ("0.96 [0.96-0.97]", "1.00", "0.94", "1.00", "1.00"),
+    "single-jitter-fifo": ("0.76 [0.61-0.89]", "1.00", "0.94", "1.00", "1.00"),
+    "single-jitter-iid": ("0.97", "0.17 [0.17-0.18]", "0.10 [0.10-0.11]", "1.00", "1.00"),
+    "single-reverse": ("0.22, 0.0/1.1", "0.17, 0.0/7.3", "0.00, 0.0/0.0"),
+    "drift-0": ("0.97/0.97, queue 16.1, then 16.1", "1.00/1.00, 103.4, then 294.6"),
+    "drift-plus": ("0.97/0.97, queue 16.1, then 16.1", "1.00/1.00, 98.4, then 241.0"),
+    "drift-minus": ("0.97/0.97, queue 16.2, then 16.2", "1.00/1.00, 107.4, then 341.1"),
+    "loss-rtt40-0%": ("9.63", "9.85", "9.30", "9.85", "9.85"),
+    "loss-rtt40-0.1%": (
+        "8.28 [8.10-8.57]",
+        "9.61 [9.47-9.71]",
+        "5.52 [4.84-6.29]",
+        "8.56 [8.17-8.86]",
+        "9.31 [8.77-9.70]",
+    ),
+    "loss-rtt40-1%": (
+        "5.87 [5.61-6.19]",
+        "5.67 [5.47-6.08]",
+        "1.80 [1.59-1.92]",
+        "3.16 [2.99-3.42]",
+        "3.68 [3.55-4.06]",
+    ),
+    "loss-rtt40-3%": (
+        "3.65 [3.38-3.80]",
+        "3.75 [3.67-3.87]",
+        "0.99 [0.87-1.13]",
+        "1.74 [1.59-1.91]",
+        "2.02 [1.88-2.13]",
+    ),
+    "loss-rtt40-5%": (
+        "2.82 [2.66-3.03]",
+        "3.09 [3.00-3.18]",
+        "0.68 [0.56-0.82]",
+        "1.29 [1.16-1.38]",
+        "1.53 [1.42-1.64]",
+    ),
+    "loss-rtt100-0%": ("9.45", "9.32", "7.62", "9.84", "9.84"),
+    "loss-rtt100-0.1%": (
+        "6.49 [5.91-7.35]",
+        "5.80 [5.31-6.31]",
+        "2.79 [2.40-3.50]",
+        "4.30 [3.95-4.59]",
+        "5.62 [5.02-6.50]",
+    ),
+    "loss-rtt100-1%": (
+        "2.57 [2.26-2.86]",
+        "2.24 [2.12-2.37]",
+        "0.95 [0.78-1.06]",
+        "1.32 [1.20-1.41]",
+        "1.61 [1.33-1.74]",
+    ),
+    "loss-rtt100-3%": (
+        "1.59 [1.44-1.78]",
+        "1.36 [1.26-1.48]",
+        "0.51 [0.47-0.58]",
+        "0.69 [0.62-0.75]",
+        "0.84 [0.75-0.91]",
+    ),
+    "loss-rtt100-5%": (
+        "1.26 [1.10-1.41]",
+        "1.09 [0.97-1.14]",
+        "0.37 [0.34-0.41]",
+        "0.53 [0.50-0.59]",
+        "0.62 [0.58-0.72]",
+    ),
+    # kept, share
+    "tcp-reno-q40-tcp-first": ("0.96, 0.96",),
+    "tcp-reno-q40-utp-first": ("0.96, 0.96",),
+    "tcp-reno-q40-together": ("0.96, 0.96",),
+    "tcp-reno-q100-tcp-first": ("0.98, 0.98",),
+    "tcp-reno-q100-utp-first": ("0.99, 0.99",),
+    "tcp-reno-q100-together": ("0.99, 0.99",),
+    "tcp-reno-q500-tcp-first": ("0.99, 0.99",),
+    "tcp-reno-q500-utp-first": ("1.00, 1.00",),
+    "tcp-reno-q500-together": ("1.00, 1.00",),
+    "tcp-reno-red-tcp-first": ("0.71 [0.67-0.73], 0.63", "0.38", "0.71"),
+    "tcp-reno-red-utp-first": ("0.69 [0.68-0.70], 0.62",),
+    "tcp-reno-red-together": ("0.70 [0.68-0.72], 0.64",),
+    "tcp-cubic-q40-tcp-first": ("0.96 [0.92-0.98], 0.96",),
+    "tcp-cubic-q40-utp-first": ("0.98, 0.98",),
+    "tcp-cubic-q40-together": ("0.98, 0.98",),
+    "tcp-cubic-q100-tcp-first": ("0.96, 0.96",),
+    "tcp-cubic-q100-utp-first": ("0.99, 0.99",),
+    "tcp-cubic-q100-together": ("0.99, 0.99",),
+    "tcp-cubic-q500-tcp-first": ("0.99, 0.99",),
+    "tcp-cubic-q500-utp-first": ("1.00, 1.00",),
+    "tcp-cubic-q500-together": ("1.00, 1.00",),
+    "tcp-cubic-red-tcp-first": ("0.74 [0.72-0.75], 0.67",),
+    "tcp-cubic-red-utp-first": ("0.70 [0.67-0.72], 0.63",),
+    "tcp-cubic-red-together": ("0.72 [0.70-0.74], 0.65",),
+    "many-5+5-reno-q100": ("0.94, 0.94, 77.7 packets", "0.23, 0.23, 92.1", "0.90, 0.90, 82.7"),
+    "many-5+5-reno-q500": ("0.99, 0.99, 379.2 packets", "0.99, 0.99, 382.9", "0.98, 0.98, 380.9"),
+    "many-5+5-reno-red": ("0.62, 0.55, 6.7 packets", "0.37, 0.32, 8.9", "0.71, 0.64, 6.2"),
+    "many-1+10-reno-q40": ("0.79, 0.78", "0.05, 0.05", "0.12, 0.12"),
+    "many-1+10-reno-q100": ("0.90, 0.90", "0.61, 0.61", "0.81, 0.81"),
+    # newcomer's share after 8-12 s, from 10 s on, fair after; queue, use
+    "late-q40-10s": (
+        "0.53 [0.48-0.56], 0.49, 7 [1-10] s; 7.1, 0.98",
+        "0.50 [0.50-0.51], 0.50, 3 [2-3] s; 31.3, 1.00",
+        "0.53 [0.50-0.55], 0.49, 22 [14-29] s; 29.6, 0.96",
+    ),
+    "late-q40-1.5s": (
+        "0.53 [0.49-0.56], 0.49, 7 [2-8] s; 7.1, 0.98",
+        "0.50 [0.49-0.50], 0.50, 2 [2-2] s; 31.4, 1.00",
+        "0.45 [0.42-0.47], 0.45, 20 [8-42] s; 28.4, 0.96",
+    ),
+    "late-q100-10s": (
+        "0.53 [0.48-0.56], 0.49, 7 [1-10] s; 7.1, 0.98",
+        "0.16 [0.16-0.16], 0.23, never; 106.9, 1.00",
+        "0.63 [0.60-0.67], 0.53, 20 [14-27] s; 60.2, 0.98",
+    ),
+    "late-q100-1.5s": (
+        "0.53 [0.49-0.56], 0.49, 7 [2-8] s; 7.1, 0.98",
+        "0.36 [0.35-0.37], 0.48, 23 [20-26] s; 106.6, 1.00",
+        "0.38 [0.25-0.58], 0.42, 69 [12-98] s; 60.2, 0.98",
+    ),
+    "late-q500-10s": (
+        "0.53 [0.48-0.56], 0.49, 7 [1-10] s; 7.1, 0.98",
+        "0.44 [0.44-0.45], 0.82, never; 147.5, 1.00",
+        "0.65 [0.64-0.66], 0.55, 21 [18-27] s; 60.1, 0.99",
+    ),
+    "late-q500-1.5s": (
+        "0.53 [0.49-0.56], 0.49, 7 [2-8] s; 7.1, 0.98",
+        "0.36 [0.35-0.37], 0.48, 23 [20-26] s; 106.6, 1.00",
+        "0.38 [0.25-0.58], 0.42, 69 [12-98] s; 60.2, 0.98",
+    ),
+    "newcomers-q100": (
+        "Jain 1.00, then 1.00, min/max 0.94; queue 13.7",
+        "0.42, 0.49, 0.13; 106.0",
+        "0.95, 0.98, 0.67; 57.4",
+    ),
+    "newcomers-q500": (
+        "Jain 1.00, then 1.00, min/max 0.94; queue 13.7",
+        "0.71, 0.55, 0.01; 258.8",
+        "0.81, 0.99, 0.77; 58.5",
+    ),
+    "two-flows-8m": ("7.74 Mbit/s, first 0.51", "7.88, 0.52", "7.68, 0.58"),
+    # TCP's share
+    "target-2%-tcp-first": ("0.98",),
+    "target-2%-utp-first": ("0.99",),
+    "target-2%-together": ("", "0.97"),
+    "target-10%-tcp-first": ("0.97",),
+    "target-10%-utp-first": ("0.99",),
+    "target-10%-together": ("", "0.97"),
+    "target-30%-tcp-first": ("0.91",),
+    "target-30%-utp-first": ("0.98",),
+    "target-30%-together": ("", "0.97"),
+    "target-50%-tcp-first": ("0.95",),
+    "target-50%-utp-first": ("0.95",),
+    "target-50%-together": ("", "0.98"),
+    "target-65%-tcp-first": ("0.87",),
+    "target-65%-utp-first": ("0.89",),
+    "target-65%-together": ("", "0.95"),
+    "target-80%-tcp-first": ("0.22",),
+    "target-80%-utp-first": ("0.24",),
+    "target-80%-together": ("", "0.62"),
+    "target-90%-together": ("", "0.43"),
+    "target-100%-tcp-first": ("0.05",),
+    "target-100%-utp-first": ("0.06",),
+    "target-100%-together": ("", "0.28"),
+    "target-110%-together": ("", "0.44"),
+    "target-120%-tcp-first": ("0.03",),
+    "target-120%-utp-first": ("0.03",),
+    "paper-lcn-1+1": ("", "0.98"),
+    "paper-lcn-two": ("", "0.56", "", "0.51"),
+    "paper-lcn-1+10": ("", "0.83"),
+    "paper-icccn-s1": ("", "0.91, Jain 0.60"),
+    "paper-late-q100-no-slow-start": ("", "0.02, Jain 0.52"),
+    "paper-late-q100": ("", "0.56, Jain 0.90"),
+    "paper-late-q40-no-slow-start": ("", "0.21-0.25, Jain 0.78"),
+    "paper-comnet-s2b": ("", "0.33, then 0.07, then 1.00"),
+    "paper-s4-drop-tail": ("", "0.988, 380.2 packets"),
+    "paper-s4-red": ("", "0.33, 8.9 packets"),
+    "paper-deference": ("", "Reno keeps 0.91-0.96 of 9.33 Mbit/s"),
+}
+
+MODEL: dict[str, dict[str, str]] = {
+    scenario: {name: value for name, value in zip(_MODELS, values, strict=False) if value}
+    for scenario, values in _ROWS.items()
+}
