@@ -248,7 +248,6 @@ class UTPProtocol(DatagramProtocol):
                     break
                 multiplexer.touched = []
                 for connection in touched:
-                    connection.touched = False
                     self._settle_connection(connection)
         finally:
             self._settling = False
@@ -270,10 +269,11 @@ class UTPProtocol(DatagramProtocol):
                 self.accept(connection)
         owner = connection.owner
 
-        # to the application, which may write
+        # to the application; what it asks for meanwhile is done below, so it needs no other round
+        if owner is not None and connection.state != CLOSED:
+            owner.settle()
+        connection.touched = False
         if connection.state != CLOSED:
-            if owner is not None:
-                owner.settle()
             self._transmit(connection, owner)
             self.multiplexer.schedule(connection)
             return

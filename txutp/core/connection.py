@@ -478,7 +478,7 @@ class Connection:
 
         They count as sent.  The batch is valid until the next call.
         """
-        if self.state == CONNECTED:
+        if self.state == CONNECTED and (self.sending.has_more or self.fin_requested):
             batch = (
                 self._next_resend(now_us)
                 or self._next_probe(now_us)

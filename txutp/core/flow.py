@@ -133,6 +133,11 @@ class Flow(SendBuffer):
         return self.round_trip.timeout_us(settings.minimum_timeout_us, settings.maximum_timeout_us, self.backoff)
 
     @property
+    def has_more(self) -> bool:
+        """Whether there is anything that could leave if windows and timers allow it."""
+        return bool(self.unsent_bytes or self.lost_segments or self._probe_due)
+
+    @property
     def acknowledged_bytes(self) -> int:
         """How many bytes from the beginning of the stream the peer has.
 
@@ -163,11 +168,14 @@ class Flow(SendBuffer):
     @property
     def deadline_us(self) -> int:
         """When something has to be done if nothing comes back, or may leave that had to wait."""
+        deadline_us = self._paced_until_us
         if self.outstanding:
-            return min(self._paced_until_us, self._probe_deadline_us, self._timer_started_us + self.timeout_us)
-        if self._persisting:
-            return self._timer_started_us + self._persist_us
-        return self._paced_until_us
+            deadline_us = min(deadline_us, self._probe_deadline_us)
+            if deadline_us > self._timer_started_us + self._settings.minimum_timeout_us:
+                deadline_us = min(deadline_us, self._timer_started_us + self.timeout_us)
+        elif self._persisting:
+            deadline_us = self._timer_started_us + self._persist_us
+        return deadline_us
 
     @property
     def _probe_deadline_us(self) -> int:

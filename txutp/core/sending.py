@@ -361,6 +361,9 @@ class SendBuffer:
         used = 0  # chunks that are finished
         start = self._head_offset
         self.unsent_bytes -= total_bytes
+        if not start and len(chunks[0]) == total_bytes <= segment_bytes:
+            # one small write, one segment: nothing to cut
+            return [chunks.pop(0)]
         while total_bytes:
             chunk = memoryview(chunks[used])
             size = min(segment_bytes, total_bytes)
