@@ -14,8 +14,10 @@ SLOTS = 13  # libutp's number; RFC 6817 suggests ten
 # The peer's base may fall by this much without us believing that its route changed (libutp, libtorrent).
 LARGEST_SHIFT_US = 10_000
 
-# A peer whose clock never moves says the same each time (utp-rs does so when clocks differ by more than a minute).
+# A peer may say the same always (utp-rs does so when clocks differ by more than a minute).  It is found out when so many
+# equal answers came in round trips that differ by so much.
 CONSTANT_SAMPLES = 20
+CONSTANT_SPREAD_US = 5_000
 
 # No sample was taken: 0 says so, 0x7fffffff is what an old uTorrent said instead.
 NOT_A_SAMPLE = (0, 0x7FFFFFFF)
@@ -64,13 +66,14 @@ class DelayHistory:
 class PathDelay:
     """Both directions of a path: theirs is watched only because a fall of its base betrays that the clocks drift."""
 
-    __slots__ = ("_last_difference_us", "_repeats", "ours", "theirs")
+    __slots__ = ("_last_difference_us", "_longest_us", "_repeats", "_shortest_us", "ours", "theirs")
 
     def __init__(self) -> None:
         self.ours = DelayHistory()
         self.theirs = DelayHistory()
         self._last_difference_us = 0
-        self._repeats = 0  # of the same answer, one after another
+        self._repeats = 0  # of the same answer, one after another...
+        self._shortest_us = self._longest_us = 0  # ...and the round trips meanwhile
 
     def on_reply(self, reply_us: int, now_us: int) -> None:
         """Their packet took so long by the difference of both clocks."""
@@ -94,10 +97,13 @@ class PathDelay:
         if difference_us != self._last_difference_us:
             self._last_difference_us = difference_us
             self._repeats = 0
-        elif self._repeats < CONSTANT_SAMPLES:
-            self._repeats += 1
+            self._shortest_us = self._longest_us = round_trip_us
         else:
-            return None
+            self._repeats += 1
+            self._shortest_us = min(self._shortest_us, round_trip_us)
+            self._longest_us = max(self._longest_us, round_trip_us)
+            if self._repeats > CONSTANT_SAMPLES and self._longest_us - self._shortest_us > CONSTANT_SPREAD_US:
+                return None
         delay_us = self.ours.on_sample(difference_us, now_us)
         if delay_us > round_trip_us > 0:
             self.ours.shift(delay_us - round_trip_us)
