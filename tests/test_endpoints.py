@@ -48,6 +48,8 @@ def test_server_strings(description: str, attributes: dict[str, Any]) -> None:
         ("utp:host=example.org:port=6881:timeout=0.5", {"_timeout": 0.5}),
         (r"utp:host=\:\:1:port=6881", {"_host": "::1"}),
         ("utp:127.0.0.1:6881:bindAddress=127.0.0.2", {"_bind_address": ("127.0.0.2", 0)}),
+        ("utp:127.0.0.1:6881:localPort=7000", {"_bind_address": ("", 7000)}),
+        ("utp:127.0.0.1:6881:bindAddress=127.0.0.2:localPort=7000", {"_bind_address": ("127.0.0.2", 7000)}),
     ],
 )
 def test_client_strings(description: str, attributes: dict[str, Any]) -> None:
@@ -67,6 +69,26 @@ def test_bad_server_strings_fail_as_tcp_strings_do(arguments: str) -> None:
         with pytest.raises((TypeError, ValueError)) as tcp:
             serverFromString(reactor, f"tcp{arguments}")
         assert utp.type is tcp.type
+
+
+@pytest.mark.parametrize("arguments", ["", ":fd=x", ":fd=3:interface=127.0.0.1", ":6881:fd=3"])
+def test_bad_strings_for_adopted_sockets_are_refused(arguments: str) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        serverFromString(reactor, f"utp{arguments}")
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("localPort=http", "invalid literal"),
+        ("localPort=70000", "the port in bindAddress is from 0 to 65535"),
+        ("bindAddress=localhost", "numeric address of ours"),
+        ("timeout=-1", "timeout is a number of seconds"),
+    ],
+)
+def test_a_wrong_option_of_a_client_is_told_with_what_is_accepted(option: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        clientFromString(reactor, f"utp:127.0.0.1:6881:{option}")
 
 
 @pytest.mark.parametrize("arguments", ["", ":only", ":host:port", ":host:80:timeout=soon", ":host:80:colour=red"])

@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "environment", "udp", "events", "encodings"),
     ("protocol", "program"),
     ("transport", "readable"),
-    ("tls", "duplex"),
+    ("tls", "duplex", "sharing", "datagrams"),
     ("port", "client"),
     ("endpoints", "socket"),
     # The public names, which the command asks for its version.

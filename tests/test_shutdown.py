@@ -90,3 +90,45 @@ def test_a_stopping_reactor_tells_every_protocol_and_leaves_nothing(reactor: str
         print(reactor.getDelayedCalls(), reactor.removeAll())
     """
     assert run(code, reactor) == "ConnectionLost\nConnectionLost\n[] []\n"
+
+
+@pytest.mark.parametrize("reactor", REACTORS)
+def test_all_who_share_a_port_hear_of_the_end_and_nothing_is_left(reactor: str) -> None:
+    """Clients that are up, that are closing and that are still connecting, some of them from the port that listens."""
+    code = """
+        from twisted.internet import reactor
+        from twisted.internet.protocol import ClientFactory, DatagramProtocol, Factory, Protocol
+        from txutp import connectUTP, listenUTP
+
+        class Open(Protocol):
+            def connectionMade(self):
+                made.append(self)
+                if len(made) == 12:
+                    made[0].transport.loseConnection()
+                    reactor.callLater(0, reactor.stop)
+            def connectionLost(self, reason):
+                told.append("lost")
+
+        class Silent(DatagramProtocol):
+            def datagramReceived(self, datagram, addr):
+                pass
+
+        class Connecting(ClientFactory):
+            noisy = False
+            protocol = Open
+            def clientConnectionFailed(self, connector, reason):
+                told.append("failed")
+
+        made, told = [], []
+        port = listenUTP(reactor, 0, Factory.forProtocol(Open), interface="127.0.0.1")
+        number = port.getHost().port
+        silent = reactor.listenUDP(0, Silent(), interface="127.0.0.1")
+        for ours in (None, ("127.0.0.1", number)):
+            for _ in range(3):
+                connectUTP(reactor, "127.0.0.1", number, Connecting(), bindAddress=ours)
+            connectUTP(reactor, "127.0.0.1", silent.getHost().port, Connecting(), bindAddress=ours)
+        reactor.run()
+        print(sorted(told).count("failed"), sorted(told).count("lost"))
+        print(reactor.getDelayedCalls(), reactor.removeAll())
+    """
+    assert run(code, reactor) == "2 12\n[] []\n"

@@ -17,8 +17,7 @@ from twisted.internet.task import deferLater
 from tests.support import Accepting, HalfStream, Stream
 from tests.test_transfer import pattern
 from txutp import UTPClientEndpoint, UTPProtocol, connectUTP, listenUTP
-from txutp import client as client_module
-from txutp import port as port_module
+from txutp import sharing as sharing_module
 from txutp.core.batch import Batch
 from txutp.core.connection import Connection
 from txutp.port import UTPServerTransport
@@ -259,8 +258,7 @@ def ports_of_kind(monkeypatch: pytest.MonkeyPatch) -> Any:
             made.startListening()
             return made
 
-        monkeypatch.setattr(port_module, "listen_udp", listen)
-        monkeypatch.setattr(client_module, "listen_udp", listen)
+        monkeypatch.setattr(sharing_module, "listen_udp", listen)
 
     return choose
 

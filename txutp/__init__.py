@@ -13,12 +13,13 @@ from txutp.core.ledbat import Ledbat
 from txutp.core.ledbatpp import LedbatPlusPlus
 from txutp.core.settings import Settings
 from txutp.core.shallow import Shallow
-from txutp.endpoints import UTPClientEndpoint, UTPServerEndpoint
-from txutp.port import listenUTP
+from txutp.endpoints import AdoptedUTPServerEndpoint, UTPClientEndpoint, UTPServerEndpoint
+from txutp.port import adoptUTPPort, listenUTP
 from txutp.protocol import UTPProtocol
 from txutp.transport import UTPTransport
 
 __all__ = [
+    "AdoptedUTPServerEndpoint",
     "Ledbat",
     "LedbatPlusPlus",
     "Settings",
@@ -27,6 +28,7 @@ __all__ = [
     "UTPProtocol",
     "UTPServerEndpoint",
     "UTPTransport",
+    "adoptUTPPort",
     "connectUTP",
     "listenUTP",
 ]

@@ -1,11 +1,16 @@
-"""Outgoing connections: ``connectUTP`` and what it gives, from a name to an address to a connection to a protocol.
+"""Outgoing connections: ``connectUTP`` and what it gives, from a name to addresses to a connection to a protocol.
 
-An outgoing connection has a UDP port of its own, which closes before anybody hears that the connection is lost.
+A name may have several addresses.  As RFC 8305 wants it, they are tried one after the other, IPv6 and IPv4 in turn,
+each a quarter of a second after the one before it or as soon as that one has failed, and the first to connect wins.
+
+The UDP port is one that others may use too; ``sharing.py`` knows which.
 """
 
 from __future__ import annotations
 
+import math
 import socket
+from itertools import chain, zip_longest
 from typing import Any
 
 from twisted.internet import base, error
@@ -13,6 +18,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IDelayedCall,
     IHostResolution,
     IReactorPluggableNameResolver,
     IResolutionReceiver,
@@ -20,29 +26,38 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txutp.core.connection import CLOSED
+from txutp.core.batch import Address
+from txutp.core.connection import CLOSED, PORT_CLOSED, Connection
 from txutp.core.multiplexer import ConnectionRefused
 from txutp.core.settings import Settings
 from txutp.errors import exception_for
 from txutp.protocol import UTPProtocol
+from txutp.sharing import is_ipv6, port_to_connect_from
 from txutp.tls import TLSCapableTransport
 from txutp.transport import log_prefix_of
-from txutp.udp import listen_udp, numeric_address, twisted_address
+from txutp.udp import numeric_address, twisted_address
+
+# RFC 8305 section 5: the Connection Attempt Delay.
+ATTEMPT_DELAY_SECONDS = 0.25
 
 
 class UTPClientTransport(TLSCapableTransport):
-    """The transport of an outgoing connection: from a name to an address, to a connection, to a protocol."""
+    """The transport of an outgoing connection: from a name to addresses, to a connection, to a protocol."""
 
     _tlsClientDefault = True
 
     def __init__(self, connector: UTPConnector, settings: Settings) -> None:
         self._connector: UTPConnector | None = connector
         self._settings = settings
-        self._candidates: list[str] = []
         self._connecting = True
+        self._untried: list[Address] = []
+        self._attempts: list[Attempt] = []
+        self._next_call: IDelayedCall | None = None  # tries the next address
+        self._problem: Exception = error.DNSLookupError(f"no results for hostname lookup: {connector.host}")
         self.hostname = connector.host
         self.addr: Any = (connector.host, connector.port)
-        super().__init__(UTPProtocol(connector.reactor, settings), None, "Uninitialized")
+        nowhere: Any = Nowhere(connector.reactor)
+        super().__init__(nowhere, None, "Uninitialized")
         self._resolve(connector.host, connector.port)
 
     def __repr__(self) -> str:
@@ -51,75 +66,113 @@ class UTPClientTransport(TLSCapableTransport):
     # -- from a name to addresses --
 
     def _resolve(self, host: str, port: int) -> None:
+        reactor = self.reactor
         if isIPAddress(host) or isIPv6Address(host):
-            self._candidates.append(host)
-            self.reactor.callLater(0, self._try_next)
-            return
-        if IReactorPluggableNameResolver.providedBy(self.reactor):
-            self.reactor.nameResolver.resolveHostName(Candidates(self), host, port, transportSemantics="UDP")
-            return
-        resolved: Deferred[str] = self.reactor.resolve(host)
-        resolved.addCallbacks(self._candidates.append, lambda failure: None)
-        resolved.addCallback(lambda result: self._try_next())
+            self._next_call = reactor.callLater(0, self._resolved_numeric, host, port)
+        elif IReactorPluggableNameResolver.providedBy(reactor):
+            reactor.nameResolver.resolveHostName(Candidates(self), host, port, transportSemantics="UDP")
+        elif hasattr(reactor, "resolve"):
+            found: Deferred[str] = reactor.resolve(host)
+            found.addCallbacks(lambda address: self.resolved([(address, port)]), lambda failure: self.resolved([]))
+        else:
+            self._problem = error.DNSLookupError(f"this reactor resolves no names: {host}")
+            self._next_call = reactor.callLater(0, self.resolved, [])
 
-    def candidate(self, host: str) -> None:
-        """The resolver found an address."""
-        self._candidates.append(host)
+    def _resolved_numeric(self, host: str, port: int) -> None:
+        self._next_call = None
+        found: list[Address] = []
+        try:
+            found.append(numeric_address(host, port))
+        except OSError as problem:  # there is no such scope
+            self._problem = error.getConnectError((problem.errno, str(problem)))
+        self.resolved(found)
 
-    def _try_next(self) -> None:
-        """Connect to the next address; without one, the attempt has failed."""
+    def resolved(self, addresses: list[Address]) -> None:
+        """These are the addresses of the name, the best first."""
         connector = self._connector
         if not self._connecting or connector is None:
             return
-        if not self._candidates:
-            self.failIfNotConnected(error.DNSLookupError(f"no results for hostname lookup: {connector.host}"))
-            return
-        host = self._candidates.pop(0)
         if not 0 < connector.port < 65_536:
             self.failIfNotConnected(OverflowError(f"port must be 1-65535, not {connector.port}"))
             return
-        local_host, local_port = connector.bindAddress or ("", 0)
-        if not local_host and ":" in host:
-            local_host = "::"
-        if self._utp.port_address is not None:  # that one was for the address before
-            self._utp = UTPProtocol(self.reactor, self._settings)
-        try:
-            listen_udp(self.reactor, local_port, self._utp, local_host)
-        except error.CannotListenError as problem:
-            self.failIfNotConnected(error.ConnectBindError(problem.socketError.errno, str(problem.socketError)))
+        self._untried = alternating(addresses)
+        local_host = (connector.bindAddress or ("", 0))[0]
+        if local_host and addresses:
+            # the other ones cannot be reached from there
+            self._untried = [where for where in self._untried if is_ipv6(where[0]) == is_ipv6(local_host)]
+            self._problem = error.ConnectBindError(
+                string=f"{connector.host} has no address that can be reached from {local_host}"
+            )
+        self._try_next()
+
+    # -- from an address to a connection --
+
+    def _try_next(self) -> None:
+        """Begin to connect to the next address, and to the one after it in a while."""
+        self._stop_waiting()
+        while self._connecting and self._untried:
+            if self._try(self._untried.pop(0)):
+                break
+        if not self._connecting:
             return
+        if self._untried:
+            self._next_call = self.reactor.callLater(ATTEMPT_DELAY_SECONDS, self._try_next)
+        elif not self._attempts:
+            self.failIfNotConnected(self._problem)
+
+    def _try(self, where: Address) -> bool:
+        """Begin to connect to an address; gives whether that was possible."""
+        assert self._connector is not None
+        attempt = Attempt(self)
         try:
-            where = numeric_address(host, connector.port)
-            self._peer = twisted_address(where)
             self.addr = where
-            self._connection = self._utp.connect(where, self)
-            self._connection.alone = True
-        except ConnectionRefused as problem:
-            self.failIfNotConnected(error.ConnectError(string=str(problem)))
-        except OSError as problem:
-            self.failIfNotConnected(error.getConnectError((problem.errno, str(problem))))
+            utp, where = port_to_connect_from(self.reactor, where, self._connector.bindAddress, self._settings)
+            attempt.utp, attempt.connection = utp, utp.connect(where, attempt, self._settings)
+        except error.CannotListenError as refusal:
+            self._problem = error.ConnectBindError(refusal.socketError.errno, str(refusal.socketError))
+            return False
+        except ConnectionRefused as refusal:
+            self._problem = error.ConnectError(string=str(refusal))
+            return False
+        self._attempts.append(attempt)
+        return True
+
+    def attempt_failed(self, attempt: Attempt) -> None:
+        """An address does not answer, or not as we want it: the next one has its turn now."""
+        self._attempts.remove(attempt)
+        reason = attempt.connection.close_reason
+        self._problem = exception_for(reason)
+        if reason == PORT_CLOSED:  # the reactor stops
+            self._untried.clear()
+        if self._untried or not self._attempts:
+            self._try_next()
+
+    def attempt_succeeded(self, attempt: Attempt) -> None:
+        """The first address that answers is the one."""
+        self._connecting = False
+        self._attempts.remove(attempt)
+        self._give_up_attempts()
+        self._utp = attempt.utp
+        self._connection = attempt.connection
+        self._connection.owner = self
+        self.addr = self._connection.address
+        self._peer = twisted_address(self._connection.address)
+        self._connected()
+        self.settle()
+
+    def _give_up_attempts(self) -> None:
+        self._stop_waiting()
+        self._untried.clear()
+        attempts, self._attempts = self._attempts, []
+        for attempt in attempts:
+            attempt.utp.give_up(attempt.connection)
+
+    def _stop_waiting(self) -> None:
+        call, self._next_call = self._next_call, None
+        if call is not None and call.active():
+            call.cancel()
 
     # -- from a connection to a protocol --
-
-    def settle(self) -> None:
-        if not self._connecting:
-            super().settle()
-            return
-        connection = self._connection
-        if connection is None or self._connector is None:
-            return
-        if connection.state == CLOSED:
-            if self._candidates:
-                self._connection = None
-                self._utp.close_when_empty()
-                self._try_next()
-            else:
-                self.failIfNotConnected(exception_for(connection.close_reason))
-            return
-        if connection.accepted:
-            self._connecting = False
-            self._connected()
-            super().settle()
 
     def _connected(self) -> None:
         connector = self._connector
@@ -147,16 +200,41 @@ class UTPClientTransport(TLSCapableTransport):
             return
         self._connecting = False
         connector, self._connector = self._connector, None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.owner = None
-            connection.fail(connection.close_reason)
-            self._utp.multiplexer.forget(connection, self._utp.now_us())
-        self._utp_released()
+        self._give_up_attempts()
         connector.connectionFailed(problem if isinstance(problem, Failure) else Failure(problem))
 
-    def _utp_released(self) -> None:
-        self._utp.close_when_empty()
+
+class Attempt:
+    """Owns a connection of a client until it is up."""
+
+    utp: UTPProtocol
+    connection: Connection
+
+    def __init__(self, client: UTPClientTransport) -> None:
+        self._client = client
+
+    def settle(self) -> None:
+        """Called by ``UTPProtocol`` when something happened to the connection."""
+        if self.connection is self._client._connection:
+            # it came up in this turn, and ends in the same one
+            self._client.settle()
+        elif self.connection.state == CLOSED:
+            self._client.attempt_failed(self)
+        elif self.connection.accepted:
+            self._client.attempt_succeeded(self)
+
+    def refill(self) -> None:
+        """In the turn in which the connection came up the client may have a producer already."""
+        self._client.refill()
+
+
+class Nowhere:
+    """Stands in for the UDP port of a client that has none yet."""
+
+    port_address = None
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
 
 
 class _Nobody:
@@ -175,15 +253,25 @@ class Candidates:
 
     def __init__(self, client: UTPClientTransport) -> None:
         self._client = client
+        self._found: dict[Address, None] = {}  # in order, each once
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        pass
+        """It is waited for as long as the timeout allows."""
 
     def addressResolved(self, address: Any) -> None:
-        self._client.candidate(address.host)
+        host, scope = address.host, getattr(address, "scopeID", 0)
+        where = numeric_address(f"{host}%{scope}" if scope and "%" not in host else host, address.port)
+        self._found[where] = None
 
     def resolutionComplete(self) -> None:
-        self._client._try_next()
+        self._client.resolved(list(self._found))
+
+
+def alternating(addresses: list[Address]) -> list[Address]:
+    """The same, IPv6 and IPv4 in turn (RFC 8305 section 4)."""
+    first = [where for where in addresses if is_ipv6(where[0]) == is_ipv6(addresses[0][0])]
+    second = [where for where in addresses if where not in first]
+    return [where for where in chain(*zip_longest(first, second)) if where is not None]
 
 
 class UTPConnector(base.BaseConnector):
@@ -205,9 +293,11 @@ class UTPConnector(base.BaseConnector):
                 port = socket.getservbyname(port, "tcp")
             except OSError as problem:
                 raise error.ServiceNameUnknownError(string=f"{problem} ({port!r})") from problem
+        checked_host(host)
+        checked_timeout(timeout)
         self.host = host
         self.port = port
-        self.bindAddress = bindAddress
+        self.bindAddress = None if bindAddress is None else checked_bind_address(bindAddress)
         self._settings = settings
 
     def _makeTransport(self) -> UTPClientTransport:  # type: ignore[override]
@@ -231,11 +321,49 @@ def connectUTP(
 ) -> UTPConnector:
     """Connect to a uTP port; as ``reactor.connectTCP``.
 
-    ``port`` is a number or the name of a service, ``timeout`` in seconds (None for none), ``bindAddress`` our own
-    (host, port).  Failures reach the factory's ``clientConnectionFailed``.
+    ``port`` is a number or the name of a service, ``timeout`` in seconds (None for none).  Without ``bindAddress`` the
+    connection leaves from a UDP port that it shares with others.  With (host, port) it leaves from there: from the
+    port that listens there, if this reactor has it open, else from one of its own.  An empty host or the port 0 leave
+    that part to us.  Failures reach the factory's ``clientConnectionFailed``.
     """
     connector = UTPConnector(
         reactor, host, port, factory, timeout, bindAddress, Settings() if settings is None else settings
     )
     connector.connect()
     return connector
+
+
+def checked_host(host: str) -> None:
+    """An exception that says what a host is, if this is none."""
+    if not isinstance(host, str):
+        raise TypeError(f"host is a name or a numeric address, not {host!r}")
+    if not isIPv6Address(host):
+        try:
+            host.encode("idna")
+        except UnicodeError as problem:
+            raise ValueError(f"invalid hostname: {host!r} ({problem})") from problem
+
+
+def checked_timeout(timeout: float | None) -> None:
+    """The same for a timeout."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
+    if not (0 <= timeout < math.inf):
+        raise ValueError(f"timeout is a number of seconds from 0 on, or None for no timeout, not {timeout!r}")
+
+
+def checked_bind_address(address: Any) -> tuple[str, int]:
+    """The same for our own address; gives it."""
+    try:
+        host, port = address
+    except (TypeError, ValueError) as problem:
+        raise TypeError(f"bindAddress is (host, port), not {address!r}") from problem
+    if not isinstance(host, str) or isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"bindAddress is (host, port) with a number as port, not {address!r}")
+    if host and not isIPAddress(host) and not isIPv6Address(host):
+        raise ValueError(f'the host in bindAddress is a numeric address of ours, or "" for any, not {host!r}')
+    if not 0 <= port < 65_536:
+        raise ValueError(f"the port in bindAddress is from 0 to 65535, with 0 for any, not {port}")
+    return host, port

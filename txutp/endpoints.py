@@ -3,8 +3,10 @@
 utp:6881                                   a server on all IPv4 addresses
 utp:6881:interface=127.0.0.1               on one of them
 utp:port=6881:interface=\\:\\:               on IPv6
+utp:fd=3                                   on a UDP socket that this process was given
 utp:127.0.0.1:6881                         a client
 utp:host=example.org:port=6881:timeout=10  a client that gives up after ten seconds
+utp:example.org:6881:localPort=6881        a client that leaves from our own port, which may be listening
 
 Both kinds take ``congestion=ledbat`` (or ``ledbat++``, ``shallow``, or the dotted name of a controller class) and
 ``target=25ms``, how long packets may wait in queues.
@@ -12,9 +14,10 @@ Both kinds take ``congestion=ledbat`` (or ``ledbat++``, ``shallow``, or the dott
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from twisted.internet import defer
+from twisted.internet import defer, error
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import _WrappingFactory
 from twisted.internet.interfaces import (
@@ -30,10 +33,11 @@ from twisted.plugin import IPlugin
 from twisted.python.reflect import namedAny
 from zope.interface import implementer
 
-from txutp.client import connectUTP
+from txutp.client import checked_bind_address, checked_timeout, connectUTP
 from txutp.core.controllers import CONTROLLERS
 from txutp.core.settings import SECOND_US, Settings
-from txutp.port import listenUTP
+from txutp.datagrams import checked_datagram_protocol
+from txutp.port import adoptUTPPort, listenUTP
 
 UNITS_US = {"us": 1, "ms": 1_000, "s": SECOND_US}
 
@@ -49,8 +53,12 @@ class UTPServerEndpoint:
         backlog: int = 50,
         interface: str = "",
         settings: Settings | None = None,
+        datagramProtocol: Any = None,
     ) -> None:
         """``port`` 0 lets the system choose; the other arguments are those of ``listenUTP``."""
+        if datagramProtocol is not None:
+            checked_datagram_protocol(datagramProtocol)
+        self._datagram_protocol = datagramProtocol
         self._reactor = reactor
         self._port = port
         self._backlog = backlog
@@ -67,7 +75,48 @@ class UTPServerEndpoint:
             backlog=self._backlog,
             interface=self._interface,
             settings=self._settings,
+            datagramProtocol=self._datagram_protocol,
         )
+
+
+@implementer(IStreamServerEndpoint)
+class AdoptedUTPServerEndpoint:
+    """Listens for uTP connections on a UDP socket that is bound already; as ``AdoptedStreamServerEndpoint``."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        fileno: int,
+        backlog: int = 50,
+        settings: Settings | None = None,
+        datagramProtocol: Any = None,
+    ) -> None:
+        """``fileno`` is the file descriptor of the socket; it is closed when ``listen`` has made its own of it."""
+        self._reactor = reactor
+        self._fileno = fileno
+        self._backlog = backlog
+        self._settings = settings
+        self._datagram_protocol = datagramProtocol
+        self._used = False
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Fires at once with the listening port, or with why there is none; works only once."""
+        if self._used:
+            return defer.fail(error.AlreadyListened())
+        self._used = True
+        try:
+            port = adoptUTPPort(
+                self._reactor,
+                self._fileno,
+                protocolFactory,
+                self._backlog,
+                self._settings,
+                self._datagram_protocol,
+            )
+            os.close(self._fileno)
+        except Exception:
+            return defer.fail()
+        return defer.succeed(port)
 
 
 @implementer(IStreamClientEndpoint)
@@ -79,16 +128,18 @@ class UTPClientEndpoint:
         reactor: Any,
         host: str | bytes,
         port: int,
-        timeout: float = 30,
+        timeout: float | None = 30,
         bindAddress: str | tuple[str, int] | None = None,
         settings: Settings | None = None,
     ) -> None:
         """``bindAddress`` is a numeric address of ours, alone or with a port; see ``connectUTP`` for the others."""
+        checked_timeout(timeout)
         self._reactor = reactor
         self._host = host.decode("idna") if isinstance(host, bytes) else host
         self._port = port
         self._timeout = timeout
-        self._bind_address = (bindAddress, 0) if isinstance(bindAddress, str) else bindAddress
+        bindAddress = (bindAddress, 0) if isinstance(bindAddress, str) else bindAddress
+        self._bind_address = None if bindAddress is None else checked_bind_address(bindAddress)
         self._settings = settings
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -115,8 +166,9 @@ class UTPServerParser:
 
     prefix = "utp"
 
-    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> UTPServerEndpoint:
-        return _parse_server(reactor, *args, **kwargs)
+    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
+        parse = _parse_adopted_server if "fd" in kwargs else _parse_server
+        return parse(reactor, *args, **kwargs)
 
 
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
@@ -141,6 +193,17 @@ def _parse_server(
     return UTPServerEndpoint(reactor, int(port), int(backlog), interface, _parse_settings(congestion, target))
 
 
+def _parse_adopted_server(
+    reactor: Any,
+    *,
+    fd: str,
+    backlog: str = "50",
+    congestion: str | None = None,
+    target: str | None = None,
+) -> AdoptedUTPServerEndpoint:
+    return AdoptedUTPServerEndpoint(reactor, int(fd), int(backlog), _parse_settings(congestion, target))
+
+
 def _parse_client(
     reactor: Any,
     host: str,
@@ -148,11 +211,13 @@ def _parse_client(
     timeout: str = "30",
     bindAddress: str | None = None,
     *,
+    localPort: str | None = None,
     congestion: str | None = None,
     target: str | None = None,
 ) -> UTPClientEndpoint:
     settings = _parse_settings(congestion, target)
-    return UTPClientEndpoint(reactor, host, int(port), float(timeout), bindAddress, settings)
+    bind_address = None if bindAddress is None and localPort is None else (bindAddress or "", int(localPort or 0))
+    return UTPClientEndpoint(reactor, host, int(port), float(timeout), bind_address, settings)
 
 
 def _parse_settings(congestion: str | None, target: str | None) -> Settings:

@@ -1,14 +1,13 @@
 """Listening: ``listenUTP``, the port that it gives, and the transports of accepted connections.
 
-A listening port owns one UDP port and shares it with the connections that it accepted: they live on when it stops
-listening, and the UDP port closes with the last of them.
+A listening port opens one UDP port and shares it with the connections that it accepted, and with clients that want to
+leave from there: they live on when it stops listening, and the UDP port closes with the last of them (``sharing.py``).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -22,19 +21,13 @@ from zope.interface import implementer
 
 from txutp.core.connection import Connection
 from txutp.core.settings import Settings
+from txutp.core.stats import PortStats
+from txutp.datagrams import Companion
 from txutp.protocol import UTPProtocol
+from txutp.sharing import adopt, port_to_listen_on
 from txutp.tls import TLSCapableTransport
 from txutp.transport import log_prefix_of
-from txutp.udp import listen_udp, twisted_address
-
-# UDP ports that nobody listens on any more but connections still use; TCP allows to listen there again, so do we.
-_left_open: WeakKeyDictionary[Any, dict[tuple[int, str], UTPProtocol]] = WeakKeyDictionary()
-
-
-def left_open(reactor: Any, port: int, interface: str) -> UTPProtocol | None:
-    """The protocol of such a port, if it is still open; it is no longer left then."""
-    utp = _left_open.get(reactor, {}).pop((port, interface), None)
-    return utp if utp is not None and utp.port is not None else None
+from txutp.udp import KERNEL_BUFFER_BYTES, twisted_address
 
 
 @implementer(IListeningPort, ILoggingContext)
@@ -51,6 +44,8 @@ class UTPPort:
         backlog: int = 50,
         interface: str = "",
         settings: Settings | None = None,
+        datagramProtocol: Any = None,
+        fileDescriptor: int | None = None,
     ) -> None:
         self.port = port
         self.factory = factory
@@ -62,6 +57,8 @@ class UTPPort:
         self.sessionno = 0
         settings = Settings() if settings is None else settings
         self._settings = replace(settings, maximum_half_open=max(backlog, settings.maximum_half_open))
+        self._companion = None if datagramProtocol is None else Companion(datagramProtocol)
+        self._file_descriptor = fileDescriptor  # of a socket to adopt
         self._utp: UTPProtocol | None = None
         self._bound: Any = None  # the UDP address
 
@@ -78,14 +75,18 @@ class UTPPort:
         prefix = reflect.qual(self.factory.__class__)
         if ILoggingContext.providedBy(self.factory):
             prefix = self.factory.logPrefix()
-        utp = left_open(self.reactor, self.port, self.interface)
-        if utp is None:
-            utp = UTPProtocol(self.reactor, self._settings, self._accept, prefix=prefix)
-            self._bound = listen_udp(self.reactor, self.port, utp, self.interface).getHost()
+        if self._file_descriptor is not None:
+            utp = adopt(self.reactor, self._file_descriptor, self._settings, self._accept, prefix)
         else:
-            utp.accept_again(self._accept)
-            self._bound = utp.port_address
+            utp = port_to_listen_on(self.reactor, self.port, self.interface, self._settings, self._accept, prefix)
         self._utp = utp
+        self._bound = utp.port_address
+        if self._companion is not None:
+            try:
+                self._companion.join(utp)
+            except BaseException:
+                self._leave()
+                raise
         self.connected = True
         self.disconnected = False
         self.factory.doStart()
@@ -120,20 +121,35 @@ class UTPPort:
         assert utp is not None
         self.connected = False
         self.disconnected = True
+        if self._companion is not None:
+            self._companion.leave()
         utp.stop_accepting()
         quiet = utp.when_quiet()
         utp.close_when_empty()
-        ports = _left_open.setdefault(self.reactor, {})
-        for key in [key for key, other in ports.items() if other.port is None]:
-            del ports[key]
-        if utp.port is not None:
-            ports[self._bound.port, self.interface] = utp
         return quiet
 
     def getHost(self) -> Any:
         """The UDP address that is bound."""
         assert self._bound is not None, "the port was never started"
         return self._bound
+
+    def stats(self) -> PortStats:
+        """How the port is doing; what clients do that leave from there counts as well."""
+        utp = self._utp
+        assert utp is not None, "the port was never started"
+        multiplexer = utp.multiplexer
+        receive_bytes, send_bytes = (
+            getattr(utp.port, name, 0) or None for name in ("granted_receive_bytes", "granted_send_bytes")
+        )
+        counters = multiplexer.counters.snapshot()
+        return PortStats(
+            connections=len(multiplexer),
+            half_open=multiplexer.half_open,
+            asked_buffer_bytes=KERNEL_BUFFER_BYTES if receive_bytes else None,
+            granted_receive_bytes=receive_bytes,
+            granted_send_bytes=send_bytes,
+            **{name: count for name, count in counters.items() if name in PortStats.__slots__},
+        )
 
     def _accept(self, connection: Connection) -> None:
         """A connection proved its source: make its protocol."""
@@ -179,13 +195,33 @@ def listenUTP(
     backlog: int = 50,
     interface: str = "",
     settings: Settings | None = None,
+    datagramProtocol: Any = None,
 ) -> UTPPort:
     """Accept uTP connections on a UDP port; as ``reactor.listenTCP``.
 
-    ``interface`` is a numeric address, "" for all of IPv4 and "::" for IPv6.  ``backlog`` connections at least may be
-    under way without having proved their source (``Settings.maximum_half_open`` allows more).  Raises
-    ``CannotListenError``.
+    ``interface`` is a numeric address, "" for all of IPv4 and "::" for IPv6 (and IPv4, where the system has it so).
+    ``backlog`` connections at least may be under way without having proved their source
+    (``Settings.maximum_half_open`` allows more).  ``datagramProtocol`` is a ``DatagramProtocol`` that gets what is not
+    uTP, and writes from the same port: a DHT node, say.  Raises ``CannotListenError``.
     """
-    listening = UTPPort(reactor, port, factory, backlog, interface, settings)
+    listening = UTPPort(reactor, port, factory, backlog, interface, settings, datagramProtocol)
+    listening.startListening()
+    return listening
+
+
+def adoptUTPPort(
+    reactor: Any,
+    fileDescriptor: int,
+    factory: Any,
+    backlog: int = 50,
+    settings: Settings | None = None,
+    datagramProtocol: Any = None,
+) -> UTPPort:
+    """The same on a UDP socket that somebody else has bound, and maybe used; as ``reactor.adoptDatagramPort``.
+
+    The descriptor is duplicated: it stays yours to close.  What has arrived already is read.  ValueError says what is
+    wrong with a descriptor that is not of such a socket.
+    """
+    listening = UTPPort(reactor, 0, factory, backlog, "", settings, datagramProtocol, fileDescriptor)
     listening.startListening()
     return listening

@@ -22,8 +22,10 @@ from twisted.logger import Logger
 
 from txutp.core.batch import Address, Batch, ip_overhead_bytes
 from txutp.core.connection import (
+    ABORTED,
     CLOSED,
     CONNECTED,
+    DONE,
     PORT_CLOSED,
     REFUSED_BY_PEER,
     SYN_SENT,
@@ -31,7 +33,7 @@ from txutp.core.connection import (
     Connection,
 )
 from txutp.core.flow import NEVER_US
-from txutp.core.multiplexer import Multiplexer
+from txutp.core.multiplexer import ConnectionRefused, Multiplexer
 from txutp.core.settings import SECOND_US, Settings
 from txutp.environment import environment_of
 from txutp.udp import PAYLOAD_SHARE, IBatchPort, PlainPort, RunJoiner
@@ -74,7 +76,9 @@ class UTPProtocol(DatagramProtocol):
         accept: Callable[[Connection], None] | None = None,
         foreign_datagram_received: Callable[[bytes, Address], None] | None = None,
         prefix: str = "",
+        lasting: bool = True,
     ) -> None:
+        """Without ``lasting`` the UDP port closes with the last connection."""
         self.reactor = reactor
         self.settings = Settings() if settings is None else settings
         self.accept = accept
@@ -93,7 +97,10 @@ class UTPProtocol(DatagramProtocol):
         self._settle_call: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._timer_us = NEVER_US
-        self._close_when_empty = False
+        self.on_stopped: Callable[[], None] | None = None  # called when the UDP port is gone
+        self._close_when_empty = not lasting
+        self._ended: list[Connection] = []  # nobody was told yet, see _must_stay
+        self._busy_with_foreign = False  # whoever closes the port meanwhile has to wait
         self._bulk_drains = 0  # in a row
         self._quiet: list[Deferred[None]] = []
         self._shutdown_trigger: Any = None
@@ -127,6 +134,8 @@ class UTPProtocol(DatagramProtocol):
                 call.cancel()
         self._settle_call = self._timer = None
         self._check_quiet()
+        if self.on_stopped is not None:
+            self.on_stopped()
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """A plain port's datagram.  Such a port does not say when it is drained: the next turn settles."""
@@ -136,12 +145,17 @@ class UTPProtocol(DatagramProtocol):
     def datagrams_received(self, data: bytes, stride: int, address: Address) -> None:
         """A batch port's datagrams; ``drained`` follows."""
         foreign = self.multiplexer.receive(data, stride, address, self.now_us())
-        if foreign is not None and self.foreign_datagram_received is not None:
+        if foreign is not None:
+            self._busy_with_foreign = True
             for datagram in foreign:
+                # it may be taken away by one of them
+                if self.foreign_datagram_received is None:
+                    break
                 try:
                     self.foreign_datagram_received(datagram, address)
                 except Exception:
                     self._log.failure("foreign_datagram_received raised")
+            self._busy_with_foreign = False
 
     def drained(self) -> bool:
         """The end of what was to be read; reading may rest if it was nothing but bulk for a while."""
@@ -185,12 +199,30 @@ class UTPProtocol(DatagramProtocol):
 
     # -- called by transports and ports --
 
-    def connect(self, address: Address, owner: Any) -> Connection:
-        """Begin a connection; ``owner.settle()`` is called when it is up, or failed.  It never times out by itself."""
-        connection = self.multiplexer.connect(address, self.now_us(), NEVER_US)
+    def connect(self, address: Address, owner: Any, settings: Settings | None = None) -> Connection:
+        """Begin a connection; ``owner.settle()`` is called when it is up, or failed.  It never times out by itself.
+
+        It may have settings of its own.  Raises ``ConnectionRefused`` beyond the limits of the port.
+        """
+        try:
+            connection = self.multiplexer.connect(address, self.now_us(), NEVER_US, settings)
+        except ConnectionRefused:
+            self._check_empty()
+            raise
         connection.owner = owner
         self._settle_soon()
         return connection
+
+    def give_up(self, connection: Connection) -> None:
+        """Nobody wants this connection any more; its owner hears nothing."""
+        connection.owner = None
+        if connection.state == CONNECTED:
+            connection.abort()
+            self.touch(connection)
+            return
+        connection.fail(ABORTED)
+        self.multiplexer.forget(connection, self.now_us())
+        self._check_empty()
 
     def touch(self, connection: Connection) -> None:
         """Something was asked of a connection: it is settled in this turn if one is under way, else in the next."""
@@ -207,11 +239,14 @@ class UTPProtocol(DatagramProtocol):
                 connection.abort(PORT_CLOSED)
                 self.touch(connection)
 
-    def accept_again(self, accept: Callable[[Connection], None]) -> None:
-        """Somebody listens on the port again that live connections kept open."""
+    def accept_again(self, accept: Callable[[Connection], None], settings: Settings) -> None:
+        """Somebody listens on a port that connections have kept open; the settings are for new connections."""
         self.accept = accept
+        self.settings = self.multiplexer.settings = settings
         self.multiplexer.listening = True
         self._close_when_empty = False
+        if self._ended:
+            self._settle_soon()
 
     def close_when_empty(self) -> None:
         """Close the UDP port with the last connection; at once if there is none."""
@@ -233,6 +268,11 @@ class UTPProtocol(DatagramProtocol):
         self._check_quiet()
         return quiet
 
+    def send_foreign(self, datagram: bytes, address: Address) -> None:
+        """Send a datagram that is not uTP.  It is lost if the socket is full; a network error raises ``OSError``."""
+        if self.port is not None and not self._blocked:
+            self._send(Batch(address, [datagram], 1, len(datagram)))
+
     # -- settle --
 
     def settle(self) -> None:
@@ -248,9 +288,15 @@ class UTPProtocol(DatagramProtocol):
                     break
                 multiplexer.touched = []
                 for connection in touched:
-                    self._settle_connection(connection)
+                    try:
+                        self._settle_connection(connection)
+                    except Exception:
+                        # a factory, say; the others on this port have nothing to do with it
+                        self._log.failure("{connection} raised", connection=connection)
         finally:
             self._settling = False
+        if self._ended and not self._must_stay():
+            self._tell_ends()
         if multiplexer.touched:
             self._settle_soon()
         if multiplexer.replies:
@@ -281,9 +327,36 @@ class UTPProtocol(DatagramProtocol):
         # the last words, then the application hears the end
         self._transmit(connection, None)
         self.multiplexer.forget(connection, self.now_us())
-        if owner is not None:
+        if owner is None or connection in self._ended:
+            return
+        if connection.close_reason == DONE and self._must_stay():
+            self._ended.append(connection)
+        else:
+            self._check_empty()
             connection.owner = None
             owner.settle()
+
+    def _must_stay(self) -> bool:
+        """Whether the UDP port has nobody left, and cannot go yet because a last ack may have been lost.
+
+        Nobody may hear of the last end before the port has gone, so that nothing is left when a program thinks so.
+        """
+        return (
+            self._close_when_empty
+            and self.port is not None
+            and not len(self.multiplexer)
+            and self.now_us() < self.multiplexer.needed_until_us
+        )
+
+    def _tell_ends(self) -> None:
+        ended, self._ended = self._ended, []
+        self._check_empty()
+        for connection in ended:
+            owner, connection.owner = connection.owner, None
+            try:
+                owner.settle()
+            except Exception:
+                self._log.failure("{connection} raised", connection=connection)
 
     def _transmit(self, connection: Connection, owner: Any) -> None:
         """Send what the connection has; let a waiting producer add to it in time for full bursts."""
@@ -354,7 +427,7 @@ class UTPProtocol(DatagramProtocol):
 
     def _set_timer(self) -> None:
         """One reactor timer for the port.  Moving it to a later time is left to the moment when it fires."""
-        deadline_us = self.multiplexer.next_deadline_us()
+        deadline_us = self.multiplexer.needed_until_us if self._ended else self.multiplexer.next_deadline_us()
         timer = self._timer
         if deadline_us is None or self.port is None:
             if timer is not None:
@@ -377,12 +450,23 @@ class UTPProtocol(DatagramProtocol):
     # -- the end --
 
     def _check_empty(self) -> None:
-        if self._close_when_empty and not len(self.multiplexer) and self.port is not None:
+        if (
+            self._close_when_empty
+            and self.port is not None
+            and not len(self.multiplexer)
+            and not self._ended
+            and not self._busy_with_foreign
+        ):
             self._close_when_empty = False
-            self.port.close()
+            self._send_replies()
+            # nobody may begin anything on a port that is on its way out
+            port, self.port = self.port, None
+            port.close()
 
     def _check_quiet(self) -> None:
-        if self._quiet and (self.port is None or not any(connection.closing for connection in self.multiplexer)):
+        if self._quiet and (
+            self.port is None or not (self._ended or any(connection.closing for connection in self.multiplexer))
+        ):
             quiet, self._quiet = self._quiet, []
             for waiting in quiet:
                 waiting.callback(None)

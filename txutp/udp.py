@@ -55,6 +55,9 @@ SO_RXQ_OVFL = 40  # asm-generic/socket.h
 # kernel leaves the segment size out and ten datagrams look like one; the read is dropped then.
 ANCILLARY_BYTES = 2 * socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 
+# Something of a datagram, or what was said beside it, did not fit.  An int, for enums are slow.
+DAMAGED = int(socket.MSG_TRUNC | socket.MSG_CTRUNC) if hasattr(socket, "MSG_CTRUNC") else 0
+
 # How much of a granted receive buffer holds payload, if each datagram comes alone; the rest is the kernel's own.
 PAYLOAD_SHARE = 0.6
 
@@ -259,7 +262,7 @@ class BatchPort(udp.Port):
                 # What an ICMP error left behind concerns some datagram of the past, not this read.
                 self._read_errors()
                 continue
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if flags & DAMAGED:
                 continue
             if len(address) == 4:
                 address = socket_address(address)

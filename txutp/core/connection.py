@@ -49,7 +49,7 @@ from txutp.core.packet import (
 from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, ReceiveBuffer
 from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
 from txutp.core.sequence import MASK16, MASK32, signed32, unwrap
-from txutp.core.settings import Settings
+from txutp.core.settings import SECOND_US, Settings
 from txutp.core.stats import ConnectionStats
 
 SYN_SENT, SYN_RECEIVED, CONNECTED, CLOSED = range(4)
@@ -92,9 +92,9 @@ FIN_TIMEOUTS = 3
 
 STATE_REPEATS = 5
 
-# libutp repeats a FIN after one second at the earliest.
-LAST_ACK_TIMEOUTS = 2
 
+# libutp's, for connections that ask for keepalives where the settings have none.
+KEEPALIVE_US = 29 * SECOND_US
 
 # So many packets came and no data of ours left: not a conversation.
 BULK_RECEIVED_SEGMENTS = 32
@@ -113,7 +113,6 @@ class Connection:
         "_handshake_deadline_us",
         "_headers",
         "_last",
-        "_last_ack_us",
         "_last_received_us",
         "_last_sent_us",
         "_linger_deadline_us",
@@ -126,7 +125,6 @@ class Connection:
         "accepted",
         "address",
         "advertised_bytes",
-        "alone",
         "bytes_received",
         "close_reason",
         "deadline_us",
@@ -135,6 +133,7 @@ class Connection:
         "fin_sequence",
         "initial_sequence",
         "initiator",
+        "keep_alive",
         "owner",
         "receive_id",
         "receiving",
@@ -170,8 +169,8 @@ class Connection:
         self.settings = settings
         self.owner: Any = None  # the shell's own; never touched here
         self.initiator = False
-        self.alone = False  # the UDP port closes with this connection, so no tombstone can answer for it
         self.accepted = False  # handed to the application, or refused by it
+        self.keep_alive = False  # the application wants keepalives, whatever the settings say; see set_keep_alive
 
         # state
         self.state = CLOSED
@@ -203,7 +202,6 @@ class Connection:
         self._handshake_deadline_us = NEVER_US
         self._connect_deadline_us = NEVER_US
         self._linger_deadline_us = NEVER_US
-        self._last_ack_us = 0  # both FINs were acknowledged, as far as we know; 0 until then
         self._update_deadline_us = NEVER_US  # repeat a STATE that nothing acknowledges: window update, proof of source
         self._update_backoff = 0
 
@@ -238,6 +236,18 @@ class Connection:
     def closing(self) -> bool:
         """``close`` was called and the connection has not ended yet."""
         return self._closing and self.state != CLOSED
+
+    @property
+    def keepalive_us(self) -> int | None:
+        """After so long without sending a keepalive goes out; None: never."""
+        keepalive_us = self.settings.keepalive_us
+        return KEEPALIVE_US if keepalive_us is None and self.keep_alive else keepalive_us
+
+    @property
+    def last_ack_may_be_lost(self) -> bool:
+        """It ended well, but on a path that loses packets: the peer may ask for the ack of its FIN once more."""
+        ended_well = self.state == CLOSED and self.close_reason == DONE and self.at_eof and self.fin_acknowledged
+        return ended_well and bool(self.sending.losses or self.segments_early)
 
     @property
     def is_bulk(self) -> bool:
@@ -295,6 +305,16 @@ class Connection:
         self.send_id = receive_id + 1 & MASK16
         self.initial_sequence = initial_sequence
         self.sending.renumber(initial_sequence + 1)
+
+    def hole_opened(self, now_us: int) -> None:
+        """A SYN came from where ours goes, so the way is open now, through filters that may have swallowed ours.
+
+        It is repeated sooner then, but not before an answer to it can have come.
+        """
+        if self.state == SYN_SENT:
+            soonest_us = max(now_us, self._syn_sent_us + self.settings.minimum_timeout_us)
+            self._handshake_deadline_us = min(self._handshake_deadline_us, soonest_us)
+            self._set_deadline()
 
     @property
     def wants_fresh_id(self) -> bool:
@@ -397,7 +417,8 @@ class Connection:
                 self._close(REFUSED_BY_PEER)
             return
         ack = unwrap(ack16, sending.next_sequence)
-        if self.state == CLOSED or not sending.first_unacked - 1 - ACK_SLACK <= ack < sending.next_sequence:
+        # It acknowledges the number of the packet that it answers; a STATE carries that of the next one to be sent.
+        if self.state == CLOSED or not sending.first_unacked - 1 - ACK_SLACK <= ack <= sending.next_sequence:
             return
         # A peer that forgot the connection after a complete exchange answers late packets so (libutp).  Complete is it
         # only if nobody waits for more of the peer's stream: half-closed, we do.
@@ -439,6 +460,17 @@ class Connection:
     def fail(self, reason: int) -> None:
         """End at once without a word to the peer."""
         self._close(reason)
+
+    def set_keep_alive(self, enabled: bool) -> None:
+        """Send keepalives although ``Settings.keepalive_us`` is None; or again only if it is not.
+
+        They keep the bindings of NATs open, and tell a peer from its ghost: one that was started again answers with a
+        RESET, and one whose port is closed may draw an ICMP error, which is not believed.  They do not tell whether
+        the peer is there, as those of TCP do: no implementation of uTP answers one that it accepts.  Who wants to know
+        sends something, or sets ``Settings.idle_timeout_us`` and relies on the keepalives of the peer.
+        """
+        self.keep_alive = enabled
+        self._set_deadline()
 
     def limit_window(self, limit_bytes: int) -> None:
         """Hold no more than this for the application, and let the peer send no more."""
@@ -778,12 +810,7 @@ class Connection:
         if self.state != CONNECTED:
             return
         if self.fin_acknowledged and self.at_eof:
-            if not (self.alone and (self.sending.losses or self.segments_early)):
-                self._close(DONE)
-            elif not self._last_ack_us:
-                # This path loses packets, maybe our last ack, and nobody will be here to repeat it.
-                self._last_ack_us = now_us
-                self._linger_deadline_us = now_us + LAST_ACK_TIMEOUTS * self.settings.close_timeout_us
+            self._close(DONE)
         elif self._linger_deadline_us == NEVER_US and (
             self.fin_acknowledged or (self.at_eof and self.sending.first_unacked == self.fin_sequence)
         ):
@@ -813,8 +840,9 @@ class Connection:
             return
         settings = self.settings
         deadline_us = min(self._linger_deadline_us, self.sending.deadline_us)
-        if settings.keepalive_us is not None:
-            deadline_us = min(deadline_us, self._last_sent_us + settings.keepalive_us)
+        keepalive_us = self.keepalive_us
+        if keepalive_us is not None:
+            deadline_us = min(deadline_us, self._last_sent_us + keepalive_us)
         if settings.idle_timeout_us is not None:
             deadline_us = min(deadline_us, self._last_received_us + settings.idle_timeout_us)
         if self._update_deadline_us != NEVER_US:
@@ -848,5 +876,6 @@ class Connection:
                 else now_us + (self.sending.timeout_us << self._update_backoff)
             )
         # NAT bindings
-        if settings.keepalive_us is not None and now_us >= self._last_sent_us + settings.keepalive_us:
+        keepalive_us = self.keepalive_us
+        if keepalive_us is not None and now_us >= self._last_sent_us + keepalive_us:
             self._due |= KEEPALIVE_DUE

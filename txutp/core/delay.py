@@ -14,8 +14,8 @@ SLOTS = 13  # libutp's number; RFC 6817 suggests ten
 # The peer's base may fall by this much without us believing that its route changed (libutp, libtorrent).
 LARGEST_SHIFT_US = 10_000
 
-# A peer may say the same always (utp-rs does so when clocks differ by more than a minute).  It is found out when so many
-# equal answers came in round trips that differ by so much.
+# A peer may say the same always (utp-rs does so when clocks differ by more than a minute).  It is found out when so
+# many equal answers came in round trips that differ by so much.
 CONSTANT_SAMPLES = 20
 CONSTANT_SPREAD_US = 5_000
 

@@ -47,6 +47,10 @@ FORBIDDEN_ID = 0xFFFF
 DATA_BYTE = bytes((ST_DATA << 4 | VERSION,))
 MAXIMUM_TOMBSTONES = 10_000
 
+# Where the last ack of a connection may be lost, somebody has to be here to repeat it for so many close timeouts:
+# libutp repeats a FIN after one second at the earliest.
+LAST_ACK_TIMEOUTS = 2
+
 # When datagrams are lost because the socket's buffer is full, windows shrink: not more often than once in a while, for
 # it takes a round trip to show, and not to nothing.
 LARGEST_WINDOW_BYTES = 1 << 30
@@ -83,6 +87,8 @@ class Multiplexer:
         self._per_host: dict[str, int] = {}
         self._half_open_per_host: dict[str, int] = {}
         self._tombstones: dict[tuple[Address, int], Tombstone] = {}  # in order of age
+        self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
+        self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet
         self._deadlines: list[tuple[int, int, Connection]] = []  # a heap; entries may be out of date
         self._serial = 0  # makes heap entries comparable
         self._reset_second = -1
@@ -121,13 +127,20 @@ class Multiplexer:
 
     # -- out --
 
-    def connect(self, address: Address, now_us: int, timeout_us: int | None = None) -> Connection:
-        """A new connection as initiator, in SYN_SENT; raises ``ConnectionRefused`` beyond the limits."""
+    def connect(
+        self, address: Address, now_us: int, timeout_us: int | None = None, settings: Settings | None = None
+    ) -> Connection:
+        """A new connection as initiator, in SYN_SENT; raises ``ConnectionRefused`` beyond the limits.
+
+        It may have settings of its own; the limits are always those of the port.
+        """
+        settings = self.settings if settings is None else settings
         self._check_limits(address[0])
         receive_id = self._fresh_id(address)
-        connection = self._new(address, receive_id, receive_id + 1 & MASK16)
+        connection = self._new(address, receive_id, receive_id + 1 & MASK16, settings)
         self._register(connection)
-        connection.open(now_us, self.settings.connect_timeout_us if timeout_us is None else timeout_us)
+        self._opening.setdefault(address, {})[connection] = None
+        connection.open(now_us, settings.connect_timeout_us if timeout_us is None else timeout_us)
         self.touch(connection)
         return connection
 
@@ -231,7 +244,7 @@ class Multiplexer:
             self._receive_unknown(kind, address, connection_id, sequence, now_us)
             return True
         payload = data[offset:]
-        was_half_open = connection.state == SYN_RECEIVED
+        state = connection.state
         connection.receive(
             kind,
             sequence,
@@ -246,13 +259,16 @@ class Multiplexer:
         )
         if bits:
             connection.receive_bits(bits)
-        if was_half_open and connection.state != SYN_RECEIVED:
-            self._drop_half_open(connection)
+        if state != CONNECTED and connection.state != state:
+            self._begun(connection)
         self.touch(connection)
         return True
 
     def _receive_syn(self, address: Address, connection_id: int, sequence: int, timestamp_us: int, now_us: int) -> None:
         """Somebody wants a connection; they will send to ``connection_id + 1``."""
+        for connection in self._opening.get(address, ()):
+            connection.hole_opened(now_us)
+            self.touch(connection)
         receive_id = connection_id + 1 & MASK16
         known = self._connections.get((address, receive_id))
         if known is not None:
@@ -322,7 +338,7 @@ class Multiplexer:
                         tombstone.send_id,
                         now_us,
                         0,
-                        self.settings.receive_buffer_bytes,
+                        tombstone.window_bytes,
                         number,
                         tombstone.ack,
                     )
@@ -400,8 +416,11 @@ class Multiplexer:
             return
         was_confirmed = connection not in self._half_open
         self._remove(connection)
-        settings = self.settings
+        settings = connection.settings
         if connection.close_reason == DONE and was_confirmed and settings.tombstone_us:
+            if connection.last_ack_may_be_lost:
+                needed_us = min(LAST_ACK_TIMEOUTS * settings.close_timeout_us, settings.tombstone_us)
+                self.needed_until_us = max(self.needed_until_us, now_us + needed_us)
             tombstones = self._tombstones
             while tombstones:
                 oldest = next(iter(tombstones))
@@ -429,8 +448,9 @@ class Multiplexer:
         if self._per_host.get(host, 0) >= settings.maximum_connections_per_address:
             raise ConnectionRefused(f"maximum_connections_per_address is {settings.maximum_connections_per_address}")
 
-    def _new(self, address: Address, receive_id: int, send_id: int) -> Connection:
-        datagram_bytes = self.settings.maximum_datagram_bytes
+    def _new(self, address: Address, receive_id: int, send_id: int, settings: Settings | None = None) -> Connection:
+        settings = self.settings if settings is None else settings
+        datagram_bytes = settings.maximum_datagram_bytes
         if datagram_bytes is None:
             datagram_bytes = IPV6_DATAGRAM_BYTES if ":" in address[0] else IPV4_DATAGRAM_BYTES
         connection = Connection(
@@ -438,7 +458,7 @@ class Multiplexer:
             receive_id,
             send_id,
             int.from_bytes(self._random_bytes(2), "big"),
-            self.settings,
+            settings,
             self._headers,
             datagram_bytes - HEADER_BYTES,
             self._link_mtu,
@@ -465,12 +485,18 @@ class Multiplexer:
     def _remove(self, connection: Connection) -> None:
         del self._connections[connection.address, connection.receive_id]
         decrease(self._per_host, connection.address[0])
-        self._drop_half_open(connection)
+        self._begun(connection)
 
-    def _drop_half_open(self, connection: Connection) -> None:
+    def _begun(self, connection: Connection) -> None:
+        """Its handshake is over, or it is."""
         if connection in self._half_open:
             del self._half_open[connection]
             decrease(self._half_open_per_host, connection.address[0])
+        opening = self._opening.get(connection.address)
+        if opening is not None:
+            opening.pop(connection, None)
+            if not opening:
+                del self._opening[connection.address]
 
     def _rekey(self, connection: Connection) -> None:
         del self._connections[connection.address, connection.receive_id]
@@ -481,11 +507,12 @@ class Multiplexer:
 class Tombstone:
     """What is left of a connection that ended well, to answer its late packets."""
 
-    __slots__ = ("ack", "expires_us", "send_id", "sequence")
+    __slots__ = ("ack", "expires_us", "send_id", "sequence", "window_bytes")
 
     def __init__(self, connection: Connection, expires_us: int) -> None:
         self.send_id = connection.send_id
         self.sequence = connection.sending.next_sequence
+        self.window_bytes = connection.settings.receive_buffer_bytes
         self.ack = connection.receiving.next_sequence - 1 & MASK16
         self.expires_us = expires_us
 

@@ -20,7 +20,7 @@ from txutp.core.congestion import Acknowledgement
 
 SECOND_US = 1_000_000
 
-TARGET_DELAY_US = 5_000
+TARGET_DELAY_US = 4_000
 NOISE_LIMIT_US = 10_000  # more tolerance than this would not yield behind short buffers
 TARGET_PACKETS = 3  # on slow links a few packets are longer than the target...
 TARGET_PACKETS_LIMIT_US = 10_000  # ...within reason: ten flows with more would fill a short buffer

@@ -47,6 +47,50 @@ class PortCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class PortStats:
+    """How a listening port was doing when it was asked.  What is counted is counted since its UDP port was opened."""
+
+    connections: int
+    """Connections on the UDP port, those of clients that leave from there included."""
+    half_open: int
+    """Those of them that others began, and that did not prove their source yet."""
+
+    datagrams_received: int
+    """Datagrams of every kind that came."""
+    bytes_received: int
+    """Their bytes."""
+    datagrams_sent: int
+    """Datagrams that left."""
+    send_calls: int
+    """System calls for that, so that ``datagrams_sent / send_calls`` is the batch size."""
+    sends_refused: int
+    """Times that the socket was full; what it did not take left later."""
+    sends_failed: int
+    """Times that the network could not be reached."""
+    receive_overflows: int
+    """Datagrams that our own kernel dropped, because they were not read in time."""
+    foreign: int
+    """Datagrams that were not uTP; the other protocol on the port got them, if there is one."""
+    dropped_malformed: int
+    """Datagrams with an extension that runs past their end."""
+    dropped_unknown: int
+    """Packets for connections that we do not have."""
+    syns_refused: int
+    """Attempts to connect that found nobody listening, or a limit reached."""
+    half_open_evicted: int
+    """Connections that did not prove their source and had to make room for newer ones."""
+    resets_sent: int
+    """Answers to packets for connections that we do not have."""
+
+    asked_buffer_bytes: int | None
+    """Kernel memory for datagrams that we asked for, each way; None if the port has no buffers of its own."""
+    granted_receive_bytes: int | None
+    """What the kernel granted for datagrams that come; None if that is not known."""
+    granted_send_bytes: int | None
+    """The same for those that leave."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionStats:
     """How a connection was doing when it was asked; names and meanings are those of ``ss -ti`` where it has them.
 

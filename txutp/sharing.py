@@ -1,0 +1,225 @@
+"""Who shares which UDP port: the ports of a reactor that listeners and clients have opened.
+
+``port.py`` asks here for a port to listen on, ``client.py`` for one to connect from.  Both get a ``UTPProtocol``:
+
+- A client that leaves its port to us shares one with all others of its reactor that have the same IP version and the
+  same limits.  It is opened for the first of them and closes with the last, before that one hears of its end.
+- A client that names a port (``bindAddress``) shares the one on which we listen there, or gets one of its own.
+- Who listens again on a port that connections have kept open gets that one, with new settings for new connections.
+
+A port that nobody listens on closes with its last connection; ``UTPProtocol`` sees to that.  So nothing is counted
+here, and what is closed is never given to anybody.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from twisted.internet import error, udp
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.interfaces import IReactorFDSet
+
+from txutp.core.batch import Address
+from txutp.core.connection import Connection
+from txutp.core.settings import Settings
+from txutp.protocol import UTPProtocol
+from txutp.udp import LARGEST_DATAGRAM_BYTES, BatchPort, listen_udp, local_address_for, socket_address
+
+ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"
+
+# A port that has these like another one can be shared; all other settings belong to each connection.
+LIMITS = ("maximum_connections", "maximum_connections_per_address", "resets_per_second")
+
+Accept = Callable[[Connection], None]
+
+
+class SharedPorts:
+    """The UDP ports of one reactor."""
+
+    def __init__(self) -> None:
+        # An open port is kept alive by its reactor, a closed one by nobody.
+        self.by_address: WeakValueDictionary[tuple[str, int], UTPProtocol] = WeakValueDictionary()
+        self.common: WeakValueDictionary[tuple[Any, ...], UTPProtocol] = WeakValueDictionary()
+
+    def add(self, interface: str, utp: UTPProtocol) -> None:
+        """A port was opened."""
+        self.by_address[interface, utp.port_address.port] = utp
+
+    def at(self, interface: str, number: int) -> UTPProtocol | None:
+        """The port that is open there."""
+        utp = self.by_address.get((interface, number))
+        return utp if utp is not None and utp.port is not None else None
+
+    def listening(self, remote: Address, interface: str, number: int) -> UTPProtocol | None:
+        """The port that listens with this number, and from which a client can reach a remote address."""
+        found = {
+            host: utp
+            for (host, its_number), utp in list(self.by_address.items())
+            if its_number == number and utp.port is not None and utp.accept is not None
+        }
+        if interface in found or interface not in (ANY_IPV4, ANY_IPV6):
+            return found.get(interface)
+        # one that is bound to a single address of ours
+        alike = {host: utp for host, utp in found.items() if is_ipv6(host) == is_ipv6(interface)}
+        if len(alike) > 1:
+            ours = local_address_for(remote, number).host
+            return alike.get(ours) or next(iter(alike.values()))
+        if alike:
+            return next(iter(alike.values()))
+        # one that has both IP versions
+        both = found.get(ANY_IPV6)
+        return both if both is not None and is_dual_stack(both) else None
+
+
+_ports_of: WeakKeyDictionary[Any, SharedPorts] = WeakKeyDictionary()
+
+
+def ports_of(reactor: Any) -> SharedPorts:
+    """What this reactor has."""
+    ports = _ports_of.get(reactor)
+    if ports is None:
+        ports = _ports_of[reactor] = SharedPorts()
+    return ports
+
+
+def port_to_listen_on(
+    reactor: Any, number: int, interface: str, settings: Settings, accept: Accept, prefix: str
+) -> UTPProtocol:
+    """Open a UDP port, or take one that nobody listens on any more; raises ``CannotListenError``."""
+    ports = ports_of(reactor)
+    host = canonical(interface) or ANY_IPV4
+    utp = ports.at(host, number) if number else None
+    if utp is not None and utp.accept is None:
+        utp.accept_again(accept, settings)
+        for key in [key for key, other in ports.common.items() if other is utp]:
+            del ports.common[key]
+        return utp
+    utp = UTPProtocol(reactor, settings, accept, prefix=prefix)
+    listen_udp(reactor, number, utp, interface)
+    ports.add(host, utp)
+    return utp
+
+
+def port_to_connect_from(
+    reactor: Any, remote: Address, bind_address: tuple[str, int] | None, settings: Settings
+) -> tuple[UTPProtocol, Address]:
+    """A UDP port for a connection to a remote address, and that address as it has to be written there.
+
+    It may be new: then it closes with the connection, which has to be begun at once.  Raises ``CannotListenError``.
+    """
+    ports = ports_of(reactor)
+    interface, number = bind_address or ("", 0)
+    host = canonical(interface) or (ANY_IPV6 if is_ipv6(remote[0]) else ANY_IPV4)
+    if is_ipv6(host) != is_ipv6(remote[0]):
+        problem = OSError(f"an address like {remote[0]} cannot be reached from {interface}: one is IPv6, one is not")
+        raise error.CannotListenError(interface, number, problem)
+    alike = (host, *(getattr(settings, name) for name in LIMITS))
+    utp = ports.listening(remote, host, number) if number else ports.common.get(alike)
+    if utp is not None and utp.port is not None:
+        return utp, mapped(remote) if is_ipv6(utp.port_address.host) else remote
+
+    utp = UTPProtocol(reactor, settings, lasting=False)
+    listen_udp(reactor, number, utp, "" if host == ANY_IPV4 else host)
+    ports.add(host, utp)
+    if not number:
+        ports.common[alike] = utp
+    return utp, remote
+
+
+def adopt(reactor: Any, file_descriptor: int, settings: Settings, accept: Accept, prefix: str) -> UTPProtocol:
+    """Listen on a UDP socket that somebody else has bound; theirs stays open, and is theirs to close."""
+    taken = bound_socket(file_descriptor)
+    host = socket_address(taken.getsockname())[0]
+    utp = UTPProtocol(reactor, settings, accept, prefix=prefix)
+    try:
+        if IReactorFDSet.providedBy(reactor) and hasattr(socket.socket, "sendmsg"):
+            AdoptedPort(taken, utp, reactor).startListening()
+        else:
+            reactor.adoptDatagramPort(taken.fileno(), taken.family, utp, LARGEST_DATAGRAM_BYTES)
+            taken.close()
+    except BaseException:
+        taken.close()
+        raise
+    ports_of(reactor).add(host, utp)
+    return utp
+
+
+class Ready(udp.Port):
+    """A port whose socket is there already."""
+
+    taken: socket.socket
+
+    def createInternetSocket(self) -> socket.socket:
+        return self.taken
+
+
+class AdoptedPort(BatchPort, Ready):
+    """A ``BatchPort`` on a socket that somebody else has made: it sets its options there, and binds nothing."""
+
+    def __init__(self, taken: socket.socket, protocol: UTPProtocol, reactor: Any) -> None:
+        self.taken = taken
+        super().__init__(taken.getsockname()[1], protocol, taken.getsockname()[0], reactor)
+
+    def _bindSocket(self) -> None:
+        self._preexistingSocket = self.createInternetSocket()  # type: ignore[assignment]
+        super()._bindSocket()
+
+
+def bound_socket(file_descriptor: int) -> socket.socket:
+    """A socket of our own for a descriptor of a UDP socket; ValueError if it is none that can be used."""
+    if not isinstance(file_descriptor, int) or isinstance(file_descriptor, bool):
+        raise TypeError(f"a file descriptor is a whole number, not {file_descriptor!r}")
+    try:
+        taken = socket.socket(fileno=os.dup(file_descriptor))
+    except OSError as problem:
+        raise ValueError(f"file descriptor {file_descriptor} is no open socket: {problem}") from problem
+    wrong = what_is_wrong_with(taken)
+    if wrong:
+        taken.close()
+        raise ValueError(f"file descriptor {file_descriptor} has to be a bound UDP socket, but {wrong}")
+    taken.setblocking(False)
+    return taken
+
+
+def what_is_wrong_with(taken: socket.socket) -> str:
+    """Why a socket cannot carry uTP; empty if it can."""
+    if taken.family not in (socket.AF_INET, socket.AF_INET6):
+        return "it is of another address family"
+    if taken.type != socket.SOCK_DGRAM:
+        return "it is not for datagrams"
+    if not taken.getsockname()[1]:
+        return "it is not bound to a port"
+    try:
+        return f"it is connected to {taken.getpeername()[:2]}, and would hear nobody else"
+    except OSError:
+        return ""
+
+
+def canonical(host: str) -> str:
+    """A numeric address as the system writes it, so that it can be compared; a name stays as it is."""
+    if isIPv6Address(host):
+        address, percent, scope = host.partition("%")
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address)) + percent + scope
+    return host
+
+
+def is_ipv6(host: str) -> bool:
+    return ":" in host
+
+
+def is_dual_stack(utp: UTPProtocol) -> bool:
+    """Whether an IPv6 port has IPv4 as well."""
+    try:
+        handle = utp.transport.getHandle()  # type: ignore[union-attr]
+        return not handle.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except (AttributeError, OSError):
+        return False
+
+
+def mapped(remote: Address) -> Address:
+    """An IPv4 address as an IPv6 socket has to write it (RFC 4291 2.5.5.2); others as they are."""
+    return (f"::ffff:{remote[0]}", remote[1]) if isIPAddress(remote[0]) else remote
