@@ -159,7 +159,9 @@ class UTPProtocol(DatagramProtocol):
 
     def drained(self) -> bool:
         """The end of what was to be read; reading may rest if it was nothing but bulk for a while."""
-        if all(connection.is_bulk for connection in self.multiplexer.touched):
+        touched = self.multiplexer.touched
+        # those of another protocol on the port touch nobody, and are no bulk
+        if touched and all(connection.is_bulk for connection in touched):
             self._bulk_drains += 1
         else:
             self._bulk_drains = 0

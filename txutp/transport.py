@@ -213,16 +213,12 @@ class UTPTransport:
             acknowledged.errback(reason)
         protocol, self.protocol = self.protocol, None
         on_lost, self._on_lost = self._on_lost, None
-        self._utp_released()
         try:
             self._in_context(protocol.connectionLost, reason)
         except Exception:
             _log.failure("connectionLost raised")
         if on_lost is not None:
             on_lost(reason)
-
-    def _utp_released(self) -> None:
-        """The connection is gone; a client closes its UDP port here, before anybody hears of the end."""
 
     # -- ITransport --
 
@@ -356,12 +352,18 @@ class UTPTransport:
             self._connection.sending.no_delay = bool(enabled)
 
     def getTcpKeepAlive(self) -> bool:
-        """What setTcpKeepAlive was given; keepalive itself is a matter of ``Settings.keepalive_us``."""
+        """What setTcpKeepAlive was given."""
         return self._keep_alive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Remembered for programs that ask; see ``getTcpKeepAlive``."""
+        """Send keepalives even if ``Settings.keepalive_us`` is None; they keep the bindings of NATs open.
+
+        They notice a peer that was started again, but not one that has vanished: no implementation of uTP answers them.
+        """
         self._keep_alive = bool(enabled)
+        if self._connection is not None:
+            self._connection.set_keep_alive(self._keep_alive)
+            self._utp.touch(self._connection)
 
     # -- IConsumer --
 

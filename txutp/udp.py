@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from twisted.internet import error, udp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
@@ -183,6 +183,8 @@ class BatchPort(udp.Port):
         self.granted_send_bytes = 0
         self._overflows = 0  # datagrams that the kernel has dropped so far, modulo 2**32
         self._leaving = False
+        self._reading_again: IDelayedCall | None = None
+        self._trying_again: IDelayedCall | None = None  # to send
         self._joiner = RunJoiner(protocol.datagrams_received)
 
     # -- socket --
@@ -192,22 +194,19 @@ class BatchPort(udp.Port):
         self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(new)
         if sys.platform == "linux":
             # Whom an ICMP error is about is known only with this option.
-            if self.addressFamily == socket.AF_INET:
-                new.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-            else:
-                new.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+            self._set_option(new, IP_RECVERR, IPV6_RECVERR, 1)
             # Too large for the path means fragments, not silence: what was sent once cannot be cut smaller (BEP 29).
-            self._set_mtu_discovery(new, PMTUDISC_DONT)
+            self._set_option(new, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
             new.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self.offload_send = self.offload_send and has_option(new, UDP_SEGMENT, None)
         self.offload_receive = self.offload_receive and has_option(new, UDP_GRO, 1)
         return new
 
-    def _set_mtu_discovery(self, udp_socket: socket.socket, how: int) -> None:
-        if self.addressFamily == socket.AF_INET:
-            udp_socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, how)
-        else:
-            udp_socket.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, how)
+    def _set_option(self, udp_socket: socket.socket, ipv4_option: int, ipv6_option: int, value: int) -> None:
+        """An option that both versions have; an IPv6 socket may carry IPv4 as well."""
+        udp_socket.setsockopt(socket.IPPROTO_IP, ipv4_option, value)
+        if self.addressFamily == socket.AF_INET6:
+            udp_socket.setsockopt(socket.IPPROTO_IPV6, ipv6_option, value)
 
     def _bindSocket(self) -> None:
         # Twisted's own way loses the scope of an address like fe80::1%eth0, so it gets a bound socket.
@@ -235,16 +234,25 @@ class BatchPort(udp.Port):
         # Poll and epoll take an ICMP error for a hang-up.  The reader was removed; it comes back.
         if reason is not None and reason.check(error.ConnectionDone) and not self.disconnecting:
             self._read_errors()
-            reactor: Any = self.reactor
-            reactor.callLater(0, self._read_again)
+            self._read_later(0)
             return
         self._leaving = True
         self.protocol.farewell()
+        for waking in (self._reading_again, self._trying_again):
+            if waking is not None:
+                waking.cancel()
+        self._reading_again = self._trying_again = None
         super().connectionLost(reason)
 
+    def _read_later(self, seconds: float) -> None:
+        """Go on reading after a while, or in the next turn."""
+        if self._reading_again is None:
+            reactor: Any = self.reactor
+            self._reading_again = reactor.callLater(seconds, self._read_again)
+
     def _read_again(self) -> None:
-        if self.fileno() != -1:
-            self.startReading()
+        self._reading_again = None
+        self.startReading()
 
     # -- in --
 
@@ -279,8 +287,7 @@ class BatchPort(udp.Port):
         joiner.flush()
         if protocol.drained() and reads < RESTFUL_READS and self.fileno() != -1:
             self.stopReading()
-            reactor: Any = self.reactor
-            reactor.callLater(REST_SECONDS, self._read_again)
+            self._read_later(REST_SECONDS)
 
     def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> int:
         """What the kernel says beside the data: the size of the datagrams that it joined, 0 if it did not."""
@@ -325,7 +332,7 @@ class BatchPort(udp.Port):
 
     def send_batch(self, batch: Batch) -> int:
         if batch.dont_fragment:
-            self._set_mtu_discovery(self.socket, PMTUDISC_PROBE)
+            self._set_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
             try:
                 self._send(batch.buffers, [], batch.address)
                 return 1
@@ -336,7 +343,7 @@ class BatchPort(udp.Port):
                     return self._refused(problem, 0)
                 raise
             finally:
-                self._set_mtu_discovery(self.socket, PMTUDISC_DONT)
+                self._set_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
         count = batch.count
         if count > 1 and self.offload_send:
             segment = struct.pack("=H", batch.datagram_bytes)
@@ -375,15 +382,15 @@ class BatchPort(udp.Port):
     def _refused(self, problem: OSError, sent: int) -> int:
         if problem.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
             self.startWriting()
-        else:
+        elif self._trying_again is None:
             # The kernel is short of memory, which the socket's own state does not tell.
             reactor: Any = self.reactor
-            reactor.callLater(RETRY_SECONDS, self._writable)
+            self._trying_again = reactor.callLater(RETRY_SECONDS, self._writable)
         return sent
 
     def _writable(self) -> None:
-        if self.fileno() != -1:
-            self.protocol.writable()
+        self._trying_again = None
+        self.protocol.writable()
 
     def doWrite(self) -> None:
         self.stopWriting()
