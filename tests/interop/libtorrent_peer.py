@@ -2,6 +2,9 @@
 
     python libtorrent_peer.py seed FILE.torrent DIRECTORY
     python libtorrent_peer.py fetch FILE.torrent DIRECTORY PORT
+    python libtorrent_peer.py find FILE.torrent DIRECTORY PORT
+
+The last one is told only where a node of the DHT is, and has to find peers there.
 
 Results are lines of JSON. {"port": P} comes first from a seed. One more line comes when a peer has
 fetched everything and gone, or when the file is complete: whether the connection was uTP, how many
@@ -94,7 +97,7 @@ def print_line(result: dict[str, Any]) -> None:
 
 def main(verb: str, torrent_path: str, directory: str, port: str = "0") -> None:
     """Do one thing with one torrent."""
-    session = libtorrent.session(SETTINGS)
+    session = libtorrent.session(SETTINGS | {"enable_dht": verb == "find", "dht_bootstrap_nodes": f"{HOST}:{port}"})
     parameters = libtorrent.load_torrent_file(torrent_path)
     parameters.save_path = directory
     torrent = session.add_torrent(parameters)
@@ -110,7 +113,11 @@ def main(verb: str, torrent_path: str, directory: str, port: str = "0") -> None:
         while torrent.status().total_payload_upload < length or torrent.get_peer_info():
             observer.look()
     else:
-        torrent.connect_peer((HOST, int(port)))
+        if verb == "find":
+            session.add_dht_node((HOST, int(port)))
+            torrent.force_dht_announce()
+        else:
+            torrent.connect_peer((HOST, int(port)))
         while not torrent.status().is_seeding:
             observer.look()
 

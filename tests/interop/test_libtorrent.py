@@ -29,6 +29,7 @@ LIMIT_SECONDS = 60
 PEER = [sys.executable, str(HERE / "libtorrent_peer.py")]
 LEECHER = [sys.executable, str(ROOT / "examples" / "leecher.py")]
 SEEDER = [sys.executable, str(ROOT / "examples" / "seeder.py")]
+DHT_SEEDER = [sys.executable, str(ROOT / "examples" / "dht_seeder.py")]
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +105,26 @@ async def test_libtorrent_fetches_from_seeder(tmp_path: Path, content: Path, tor
     assert tally_of(fetched.read_bytes()) == tally_of(content.read_bytes())
     assert result["over_utp"] == [TRANSPORT == "utp"]
     assert result["connections"] == 1
+
+
+@pytest.mark.skipif(TRANSPORT != "utp", reason="one port for both is what uTP has over TCP")
+@pytest_twisted.ensureDeferred
+@within(seconds=LIMIT_SECONDS)
+async def test_libtorrent_finds_us_in_the_dht(tmp_path: Path, content: Path, torrent: Path) -> None:
+    """Its queries and the content go through one UDP port of ours; it knows only that a node is there."""
+    directory = tmp_path / "there"
+    directory.mkdir()
+
+    async with running(*DHT_SEEDER, str(torrent), str(content), "0", HOST) as seeder:
+        match = re.search(r"port (\d+),", await seeder.line())
+        assert match
+        async with running(*PEER, "find", str(torrent), str(directory), match[1]) as leecher:
+            result = await leecher.result()
+            await leecher.finished()
+
+    fetched = directory / content.name
+    assert tally_of(fetched.read_bytes()) == tally_of(content.read_bytes())
+    assert result["over_utp"] == [True]
 
 
 @pytest_twisted.ensureDeferred
