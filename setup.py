@@ -22,8 +22,8 @@ TEST = [
     "pytest>=8",
     "pytest-twisted>=1.14",
     "ruff>=0.6",
-    # Without OpenSSL the conformance suite could not run TLS over uTP.
-    "Twisted[tls]>=24.7",
+    # Without OpenSSL the conformance suite could not run TLS over uTP, without conch there is no SSH example.
+    "Twisted[conch,tls]>=24.7",
 ]
 
 setup(

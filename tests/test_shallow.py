@@ -300,3 +300,12 @@ def test_the_same_queue_after_an_hour_of_drifting_clocks() -> None:
     pair.run(1_200)
     late = sorted(link.queue_delay_us for _ in range(50) if not pair.run(0.2))
     assert late[25] <= early[25] + 30_000  # one packet takes 29 ms here
+
+
+def test_next_to_no_round_trip_is_no_reason_to_leap() -> None:
+    """Through a real shaper an empty path takes 0.2 ms, and any target is far away then."""
+    bench = Bench(20)
+    bench.controller._lossless_rounds = 0
+    bench.round_trip = RoundTrip()
+    bench.round_trip.on_full_size(200, 0)
+    assert bench.round(0) <= 0.7 * 20

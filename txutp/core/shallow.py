@@ -37,6 +37,7 @@ SLOW_START_CARRIED = 0.9  # of what the path delivered is kept then
 
 GAIN_SEGMENTS = 0.5  # per round trip, always
 INCREASE = 0.25  # of window times distance from the target, relative to the round trip
+LARGEST_INCREASE = 0.5  # of the window per round trip: with next to no round trip any distance is large
 DECREASE = 1.0
 LARGEST_DECREASE = 0.5  # of the window per round trip
 QUIET_ROUNDS = 2  # after so many round trips with half the target or less, growth doubles with each...
@@ -252,7 +253,7 @@ class Shallow:
             if self._quiet_rounds > QUIET_ROUNDS and self._lossless_rounds > LOSSLESS_ROUNDS:
                 accelerated = gain * 2.0 ** min(self._quiet_rounds - QUIET_ROUNDS, 40)
                 gain = max(gain, min(accelerated, LARGEST_ACCELERATION * window))
-            change = max(gain, INCREASE * window * distance)
+            change = max(gain, min(INCREASE * distance, LARGEST_INCREASE) * window)
         else:
             if ack.sent_us <= self._cut_us:
                 return  # the last cut does not show yet
