@@ -20,7 +20,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString, serverFromString
 
-from txutp import UTPClientEndpoint, UTPServerEndpoint
+from txutp import AdoptedUTPServerEndpoint, UTPClientEndpoint, UTPServerEndpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,16 +32,17 @@ INSTALL_SECONDS = 300
 INSTALL = 'pip install ".[cli]" && txutp demo'
 ECHO_SERVER = "from twisted.internet import defer, endpoints, protocol, task\n\n\nclass Echo"
 ECHO_CLIENT = "from twisted.internet import defer, endpoints, protocol, task\n\n\n@task.react"
-THROUGHPUT = "python benchmarks/throughput.py"
+THROUGHPUT = "python -m benchmarks --only streams-loopback"
 WEB_SERVER = "twist web"
 WEB_CLIENT = "python examples/fetch.py"
 SETTINGS = "from twisted.internet import reactor"
 NETWORK = "from twisted.internet.endpoints import connectProtocol"
 SEEDER = "python examples/seeder.py"
+DHT_SEEDER = "python examples/dht_seeder.py"
 LEECHER = "python examples/leecher.py"
 RUN_TESTS = "tests/run"
 BLOCKS = {
-    "sh": [INSTALL, THROUGHPUT, WEB_SERVER, WEB_CLIENT, SEEDER, LEECHER, RUN_TESTS],
+    "sh": [INSTALL, THROUGHPUT, WEB_SERVER, WEB_CLIENT, SEEDER, DHT_SEEDER, LEECHER, RUN_TESTS],
     "python": [ECHO_SERVER, ECHO_CLIENT, SETTINGS, NETWORK],
 }
 
@@ -200,8 +201,9 @@ def test_web(place: Path) -> None:
     assert done.stdout.decode() == README
 
 
-def test_bittorrent(place: Path) -> None:
-    """The seeder offers a file, and the leecher fetches it."""
+@pytest.mark.parametrize("seeder", [SEEDER, DHT_SEEDER])
+def test_bittorrent(place: Path, seeder: str) -> None:
+    """The seeder offers a file, alone or beside a DHT node, and the leecher fetches it."""
     bencode2 = pytest.importorskip("bencode2")
     content = os.urandom(1_000_000)
     (place / "debian.iso").write_bytes(content)
@@ -212,7 +214,7 @@ def test_bittorrent(place: Path) -> None:
     (place / "debian.torrent").write_bytes(bencode2.bencode({"info": information}))
     port = str(free_port())
 
-    with running(block(SEEDER).replace("6881", port), place):
+    with running(block(seeder).replace("6881", port), place):
         run_until_served(block(LEECHER).replace("6881", port), place)
 
     assert (place / "copy.iso").read_bytes() == content
@@ -221,7 +223,7 @@ def test_bittorrent(place: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="the benchmarks ask the system as POSIX systems are asked")
 def test_throughput(place: Path) -> None:
     """The command behind the numbers prints such a table; here a small one."""
-    done = run(f"{block(THROUGHPUT).strip()} --mebibytes 1 --rounds 1 utp tcp", place)
+    done = run(f"{block(THROUGHPUT).strip()} --quick --row utp --row tcp --row utp-native", place)
 
     header = next(line for line in done.stdout.decode().splitlines() if line.startswith("|"))
     assert header in README
@@ -251,10 +253,12 @@ def test_endpoint_strings() -> None:
     """Each string of the table makes an endpoint of ours."""
     strings = [cell.strip("`") for cell in rows("String")]
 
-    assert len(strings) == 7
+    assert len(strings) == 10
     for string in strings:
         if string.startswith("utp:example.org"):
             assert isinstance(clientFromString(reactor, string), UTPClientEndpoint)
+        elif "fd=" in string:
+            assert isinstance(serverFromString(reactor, string), AdoptedUTPServerEndpoint)
         else:
             assert isinstance(serverFromString(reactor, string), UTPServerEndpoint)
 

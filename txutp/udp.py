@@ -80,6 +80,7 @@ RETRY_SECONDS = 0.001
 # At 100 Mbit/s each packet would wake the process alone, which costs more than the packet: a bulk transfer lets them
 # gather for a moment, unless many came already.
 RESTFUL_READS = 8
+RESTFUL_BYTES = 16 * 1024
 REST_SECONDS = 0.001
 
 
@@ -285,7 +286,8 @@ class BatchPort(udp.Port):
             if received_bytes >= READ_BYTES:
                 break
         joiner.flush()
-        if protocol.drained() and reads < RESTFUL_READS and self.fileno() != -1:
+        little = reads < RESTFUL_READS and received_bytes < RESTFUL_BYTES
+        if protocol.drained() and little and self.fileno() != -1:
             self.stopReading()
             self._read_later(REST_SECONDS)
 

@@ -98,6 +98,7 @@ KEEPALIVE_US = 29 * SECOND_US
 
 # So many packets came and no data of ours left: not a conversation.
 BULK_RECEIVED_SEGMENTS = 32
+BULK_ROUND_TRIP_US = 3_000
 
 NOTHING_SENT: tuple[int, Run | None, int] = (0, None, -1)
 
@@ -251,10 +252,14 @@ class Connection:
 
     @property
     def is_bulk(self) -> bool:
-        """Much flows in one direction, and nobody waits for each packet."""
-        return (
-            self.sending.flight_bytes >= BULK_SEGMENTS * self.sending.segment_bytes
-            or self.segments_received >= self._bulk_from
+        """Much flows in one direction, and nobody waits for each packet.
+
+        What is in flight has to last while nobody looks for answers: on a path shorter than that each one counts.
+        """
+        sending = self.sending
+        return self.segments_received >= self._bulk_from or (
+            sending.flight_bytes >= BULK_SEGMENTS * sending.segment_bytes
+            and sending.round_trip.smoothed_us >= BULK_ROUND_TRIP_US
         )
 
     def stats(self) -> ConnectionStats:

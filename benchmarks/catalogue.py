@@ -1,0 +1,30 @@
+"""All parts, in the order in which they run."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+from benchmarks import buffers, crowds, handshakes, idle, loss, pingpong, rates, streams
+from benchmarks.parts import Part
+
+PARTS = {
+    part.name: part
+    for part in (
+        streams.LOOPBACK,
+        streams.VETH,
+        rates.PART,
+        loss.PART,
+        buffers.LOOPBACK,
+        buffers.VETH,
+        handshakes.PART,
+        pingpong.PART,
+        crowds.PART,
+        idle.BESIDE,
+        idle.MEMORY,
+    )
+}
+
+
+def chosen(patterns: tuple[str, ...]) -> list[Part]:
+    """The parts whose names fit one of the patterns; all if there is none."""
+    return [part for name, part in PARTS.items() if not patterns or any(fnmatch(name, each) for each in patterns)]

@@ -1,0 +1,69 @@
+"""What is compared: where the ends of each kind are, and whether they can run here."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import Host, Worker, worker
+from benchmarks.support import ROOT
+
+NATIVE = ROOT / "benchmarks" / "ends" / "native.js"
+NATIVE_PACKAGE = ROOT / "tests" / "interop" / "node_modules" / "utp-native" / "package.json"
+
+# The name of a kind -> how it is called in tables.
+LABELS = {
+    "utp": "txutp",
+    "utp-no-offload": "txutp, a datagram at a time (no GSO and GRO)",
+    "utp-listen-udp": "txutp on `reactor.listenUDP`",
+    "tcp": "Twisted TCP",
+    "utp-native": "utp-native (libutp, C)",
+    "libtorrent": "libtorrent uTP (C++)",
+    "aioquic": "aioquic (QUIC, encrypted)",
+}
+
+# Kinds with a module of their own in ``ends``, and the package that it needs.
+MODULES = {"aioquic": ("quic", "aioquic"), "libtorrent": ("torrent", "libtorrent")}
+
+
+def end(
+    kind: str, module: str, verb: str, on: Host, code: Path = ROOT, **options: Any
+) -> AbstractContextManager[Worker]:
+    """Run one end while a block runs; a receiver or server listens on the address of its host unless told otherwise."""
+    options = {"host": on.address, "transport": kind, **options}
+    if kind == "utp-native":
+        program = ["node", str(NATIVE)]
+    else:
+        module = MODULES[kind][0] if kind in MODULES else module
+        program = [sys.executable, "-m", f"benchmarks.ends.{module}"]
+    return worker(on.command(*program, verb, json.dumps(options)), code)
+
+
+@functools.cache
+def why_not(kind: str) -> str:
+    """Why a kind cannot be measured here; empty if it can."""
+    if kind == "utp-native":
+        if shutil.which("node") is None:
+            return "no utp-native: it needs node"
+        return "" if NATIVE_PACKAGE.exists() else "no utp-native: it needs `npm install` in tests/interop"
+    if kind in MODULES and importlib.util.find_spec(MODULES[kind][1]) is None:
+        return f"no {kind}: it needs `pip install {MODULES[kind][1]}`"
+    return ""
+
+
+def versions_of_peers() -> str:
+    """Those that are here."""
+    words = []
+    if not why_not("utp-native"):
+        node = subprocess.check_output(["node", "--version"], text=True).strip()
+        words.append(f"utp-native {json.loads(NATIVE_PACKAGE.read_text())['version']} on Node.js {node}")
+    words += [f"{package} {version(package)}" for kind, (_, package) in MODULES.items() if not why_not(kind)]
+    return ", ".join(words)
