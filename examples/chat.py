@@ -29,6 +29,7 @@ class Guest(LineOnlyReceiver):
     def connectionMade(self) -> None:
         self.silent = False
         self.factory.guests.append(self)
+        print(f"{len(self.factory.guests)} here", flush=True)
 
     def lineReceived(self, line: bytes) -> None:
         for guest in self.factory.guests:

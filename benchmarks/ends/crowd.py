@@ -1,7 +1,8 @@
 """Many streams at once that never end.
 
 Verbs: receive and send.  Options: transport, host, connections; for send also port.  Each answers a line of input with
-its CPU time so far; the receiver also with the bytes that each stream has got, the sender with what was sent again.  The sender begins with the first line.
+its CPU time so far; the receiver also with the bytes that each stream has got, the sender with what was sent again.
+The sender begins with the first line.
 """
 
 from __future__ import annotations
