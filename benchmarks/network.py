@@ -176,7 +176,7 @@ class Routed(Namespaces):
         right = self.names["right"]
         call("tc", "-n", right, "qdisc", "replace", "dev", "eth0", "clsact")
         program = ("bpf", "direct-action", "bytecode", RANDOM_DROP.format(one_of=one_of))
-        call("tc", "-n", right, "filter", "add", "dev", "eth0", "ingress", "protocol", "all", "prio", "1", *program)
+        call("tc", "-n", right, "filter", "add", "dev", "eth0", "ingress", "protocol", "ip", "prio", "1", *program)
 
 
 def ip(*arguments: object) -> None:

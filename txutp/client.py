@@ -223,8 +223,13 @@ class Attempt:
         elif self.connection.accepted:
             self._client.attempt_succeeded(self)
 
-    def refill(self) -> None:
+    @property
+    def hungry(self) -> bool:
         """In the turn in which the connection came up the client may have a producer already."""
+        return self._client.hungry
+
+    def refill(self) -> None:
+        """The client may have more to send."""
         self._client.refill()
 
 

@@ -62,8 +62,8 @@ class UTPProtocol(DatagramProtocol):
     """uTP on a UDP port.  ``reactor.listenUDP(6881, UTPProtocol(reactor))`` works; ``listenUTP`` makes a faster port.
 
     ``accept(connection)`` is called with each incoming connection that has proved its source; it sets
-    ``connection.owner`` to an object with ``settle()`` and ``refill()``.  ``foreign_datagram_received(data, address)``
-    gets every datagram that is not uTP.
+    ``connection.owner`` to an object with ``settle()``, and with ``refill()`` that is called while it is ``hungry``.
+    ``foreign_datagram_received(data, address)`` gets every datagram that is not uTP.
     """
 
     noisy = False
@@ -159,14 +159,15 @@ class UTPProtocol(DatagramProtocol):
 
     def drained(self) -> bool:
         """The end of what was to be read; reading may rest if it was nothing but bulk for a while."""
-        touched = self.multiplexer.touched
-        # those of another protocol on the port touch nobody, and are no bulk
-        if touched and all(connection.is_bulk for connection in touched):
-            self._bulk_drains += 1
-        else:
-            self._bulk_drains = 0
+        bulk_drains = 0
+        for connection in self.multiplexer.touched:  # nobody, if all was for another protocol on the port
+            if not connection.is_bulk:
+                bulk_drains = 0
+                break
+            bulk_drains = self._bulk_drains + 1
+        self._bulk_drains = bulk_drains
         self.settle()
-        return self._bulk_drains > BULK_DRAINS
+        return bulk_drains > BULK_DRAINS
 
     def overflowed(self, dropped: int) -> None:
         """Our own kernel dropped datagrams."""
@@ -323,7 +324,8 @@ class UTPProtocol(DatagramProtocol):
         connection.touched = False
         if connection.state != CLOSED:
             self._transmit(connection, owner)
-            self.multiplexer.schedule(connection)
+            if connection.deadline_us < connection.scheduled_us:
+                self.multiplexer.schedule(connection)
             return
 
         # the last words, then the application hears the end
@@ -362,11 +364,12 @@ class UTPProtocol(DatagramProtocol):
 
     def _transmit(self, connection: Connection, owner: Any) -> None:
         """Send what the connection has; let a waiting producer add to it in time for full bursts."""
+        hungry = owner is not None and owner.hungry
         while self.port is not None:
             if self._blocked:
                 self._blocked_connections[connection] = None
                 return
-            if owner is not None:
+            if hungry:
                 owner.refill()
             batch = connection.next_batch(self.now_us())
             if batch is None:

@@ -33,7 +33,7 @@ class TLSCapableTransport(UTPTransport):
 
     def write(self, data: bytes) -> None:
         if not self.TLS:
-            super().write(data)
+            UTPTransport.write(self, data)
         elif self.connected:
             self.protocol.write(data)
 

@@ -1,7 +1,7 @@
 """What a Protocol sees of a uTP connection: an ``ITransport`` that behaves as Twisted's TCP does.
 
-``protocol.py`` calls ``settle`` when something happened to the connection and ``refill`` when more could be sent; the
-application calls everything else.
+``protocol.py`` calls ``settle`` when something happened to the connection and, if that made us ``hungry``, ``refill``
+when more could be sent; the application calls everything else.
 
 On producers and closing
     A producer that writes into us is paused when more than ``bufferSize`` bytes wait, and resumed when less than one
@@ -36,8 +36,9 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.logger import Logger
-from twisted.python import log
+from twisted.python import context
 from twisted.python.failure import Failure
+from twisted.python.log import ILogContext
 from zope.interface import implementer
 
 from txutp.core.connection import CLOSED, Connection
@@ -71,6 +72,7 @@ class UTPTransport:
     protocol: Any = None
 
     # What most connections never change stands here, where thousands of idle ones share it.
+    hungry = False  # there may be more to send, or to tell, when something has left
     _peer: Any = None
     _host: Any = None
     _keep_alive = False
@@ -121,17 +123,19 @@ class UTPTransport:
             self._tell_acknowledged(connection)
 
         # stream bytes, unless nobody wants them (now)
-        while not self._paused and not self.disconnecting:
-            data = connection.take(DELIVERY_BYTES)
-            if not data:
-                if connection.at_eof and not self._end_told and connection.state != CLOSED:
-                    self._end_told = True
-                    self._peer_ended()
-                break
-            self._call(self.protocol.dataReceived, data)
-        if self.disconnecting and self.producer is not None and connection.at_eof:
-            # nobody is left for whom the producer could go on
-            self._close_connection()
+        receiving = connection.receiving
+        while receiving.ready_bytes and not self._paused and not self.disconnecting:
+            self._call(self.protocol.dataReceived, connection.take(DELIVERY_BYTES))
+
+        # its end, behind the last of them
+        if connection.eof_sequence is not None and connection.at_eof:
+            untimely = receiving.ready_bytes or self._paused or self.disconnecting or self._end_told
+            if not untimely and connection.state != CLOSED:
+                self._end_told = True
+                self._peer_ended()
+            if self.disconnecting and self.producer is not None:
+                # nobody is left for whom the producer could go on
+                self._close_connection()
 
         # our own half has ended
         if self._write_ending and not self._write_ended_told and connection.fin_sequence is not None:
@@ -162,7 +166,8 @@ class UTPTransport:
 
     def _in_context(self, method: Callable[..., object], *arguments: Any) -> None:
         """Call with our name as the system of whatever is logged meanwhile."""
-        log.callWithContext({"system": self.logPrefix()}, method, *arguments)
+        # what log.callWithContext does, without looking up and copying what the UDP port's own context says
+        context.call({ILogContext: {"isError": 0, "system": self.logPrefix()}}, method, *arguments)
 
     def _call(self, method: Callable[..., object], *arguments: Any) -> None:
         """Call the application; if it raises, the connection ends with what it raised as the reason."""
@@ -231,7 +236,8 @@ class UTPTransport:
         connection = self._connection
         assert connection is not None
         connection.write(data)
-        self._utp.touch(connection)
+        if not connection.touched:
+            self._utp.touch(connection)
         if (
             self.producer is not None
             and self.streamingProducer
@@ -305,7 +311,7 @@ class UTPTransport:
         """End our half of the stream behind what was written; reading goes on."""
         if not self.connected or self._write_ending:
             return
-        self._write_ending = True
+        self._write_ending = self.hungry = True
         if self.producer is None:
             self._end_writing()
 
@@ -377,6 +383,7 @@ class UTPTransport:
             producer.stopProducing()
             return
         self.producer = producer
+        self.hungry = True
         self.streamingProducer = streaming
         self._producer_paused = False
         if not streaming:
@@ -385,6 +392,7 @@ class UTPTransport:
     def unregisterProducer(self) -> None:
         """The producer is done; a close that waited for it happens now."""
         self.producer = None
+        self.hungry = self._write_ending
         self._producer_paused = False
         if not self.connected:
             return

@@ -116,19 +116,19 @@ class RunJoiner:
     offload: 180 instead of 136 MB/s).
     """
 
-    __slots__ = ("_deliver", "_run", "_sender")
+    __slots__ = ("_deliver", "_sender", "run")
 
     def __init__(self, deliver: Callable[[bytes, int, Address], None]) -> None:
         self._deliver = deliver
-        self._run: list[bytes] = []
+        self.run: list[bytes] = []  # what is held back
         self._sender: Address = ()
 
     def add(self, data: bytes, address: Address) -> None:
         """The next datagram; it is delivered with those that are like it, at the latest by ``flush``."""
-        run = self._run
+        run = self.run
         if run and (len(data) != len(run[0]) or address != self._sender or len(run) == RUN_DATAGRAMS):
             self.flush()
-            run = self._run
+            run = self.run
         if len(data) < RUN_BYTES:
             self._deliver(data, 0, address)
         else:
@@ -137,9 +137,9 @@ class RunJoiner:
 
     def flush(self) -> None:
         """Deliver what was held back."""
-        run = self._run
+        run = self.run
         if run:
-            self._run = []
+            self.run = []
             self._deliver(b"".join(run), len(run[0]), self._sender)
 
 
@@ -261,31 +261,36 @@ class BatchPort(udp.Port):
         receive = self.socket.recvmsg
         protocol = self.protocol
         joiner = self._joiner
-        received_bytes = reads = 0
-        for _ in range(READ_CALLS):
+        long_addresses = self.addressFamily == socket.AF_INET6
+        received_bytes = reads = stride = 0
+        while received_bytes < READ_BYTES and reads < READ_CALLS:
             try:
                 data, ancillary, flags, address = receive(LARGEST_DATAGRAM_BYTES, ANCILLARY_BYTES)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
                 # What an ICMP error left behind concerns some datagram of the past, not this read.
+                reads += 1
                 self._read_errors()
                 continue
-            if flags & DAMAGED:
-                continue
-            if len(address) == 4:
-                address = socket_address(address)
-            received_bytes += len(data)
             reads += 1
-            stride = self._read_ancillary(ancillary) if ancillary else 0
-            if stride:
-                joiner.flush()
+            if ancillary or flags:
+                if flags & DAMAGED:
+                    continue
+                stride = self._read_ancillary(ancillary)
+            if long_addresses:
+                address = socket_address(address)
+            size = len(data)
+            received_bytes += size
+            if stride or size < RUN_BYTES:
+                if joiner.run:
+                    joiner.flush()
                 protocol.datagrams_received(data, stride, address)
+                stride = 0
             else:
                 joiner.add(data, address)
-            if received_bytes >= READ_BYTES:
-                break
-        joiner.flush()
+        if joiner.run:
+            joiner.flush()
         little = reads < RESTFUL_READS and received_bytes < RESTFUL_BYTES
         if protocol.drained() and little and self.fileno() != -1:
             self.stopReading()
@@ -347,10 +352,11 @@ class BatchPort(udp.Port):
             finally:
                 self._set_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
         count = batch.count
+        buffers = batch.buffers
         if count > 1 and self.offload_send:
             segment = struct.pack("=H", batch.datagram_bytes)
             try:
-                self._send(batch.buffers, [(SOL_UDP, UDP_SEGMENT, segment)], batch.address)
+                self._send(buffers, [(SOL_UDP, UDP_SEGMENT, segment)], batch.address)
                 return count
             except OSError as problem:
                 if problem.errno in REFUSALS:
@@ -359,7 +365,6 @@ class BatchPort(udp.Port):
                     raise
                 if problem.errno != errno.EMSGSIZE:
                     self.offload_send = False
-        buffers = batch.buffers
         step = len(buffers) // count
         for sent in range(count):
             try:

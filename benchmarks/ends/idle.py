@@ -63,6 +63,8 @@ class Visit:
 
     __slots__ = ("_clients", "_sent", "connection")
 
+    hungry = False  # there is nothing more to send
+
     def __init__(self, clients: Clients) -> None:
         self.connection: Connection | None = None
         self._clients = clients
@@ -80,9 +82,6 @@ class Visit:
             self._clients.utp.touch(connection)
         if connection.take(1):
             self._clients.arrived()
-
-    def refill(self) -> None:
-        """There is nothing more to send."""
 
 
 class Clients:

@@ -13,7 +13,8 @@ from typing import Any
 from twisted.internet.protocol import Protocol
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import react
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import implementer
 
 Words = dict[str, Any]
 
@@ -42,6 +43,7 @@ def run(verbs: dict[str, Callable[..., Any]]) -> None:
     react(verbs[verb], [options])
 
 
+@implementer(ILogObserver)
 def fail(event: dict[str, Any]) -> None:
     """An error that Twisted would only log ends this process: otherwise it might wait for ever."""
     if "log_failure" in event:

@@ -27,19 +27,21 @@ class Batch:
     """``count`` datagrams of ``datagram_bytes`` each (the last may be shorter), as ``buffers`` in order.
 
     A datagram is one buffer, or two (header, payload); all datagrams of a batch alike.  ``dont_fragment`` asks the
-    network to drop a datagram that is too large for the path, instead of cutting it.
+    network to drop a datagram that is too large for the path, instead of cutting it.  ``note`` is whatever its maker
+    wants to know of it if it is refused.
     """
 
-    __slots__ = ("address", "buffers", "count", "datagram_bytes", "dont_fragment")
+    __slots__ = ("address", "buffers", "count", "datagram_bytes", "dont_fragment", "note")
 
     def __init__(
-        self, address: Address, buffers: list[Buffer], count: int, datagram_bytes: int, dont_fragment: bool = False
+        self, address: Address, buffers: list[Buffer], count: int, datagram_bytes: int, note: Any = None
     ) -> None:
         self.address = address
         self.buffers = buffers
         self.count = count
         self.datagram_bytes = datagram_bytes
-        self.dont_fragment = dont_fragment
+        self.dont_fragment = False
+        self.note = note
 
     def datagrams(self, start: int = 0) -> Iterator[bytes]:
         """The datagrams from number ``start`` on, each joined into one ``bytes``."""

@@ -100,8 +100,6 @@ KEEPALIVE_US = 29 * SECOND_US
 BULK_RECEIVED_SEGMENTS = 32
 BULK_ROUND_TRIP_US = 3_000
 
-NOTHING_SENT: tuple[int, Run | None, int] = (0, None, -1)
-
 
 class Connection:
     """A stream to one peer.  Attributes without underscore are there to be read."""
@@ -113,7 +111,6 @@ class Connection:
         "_due",
         "_handshake_deadline_us",
         "_headers",
-        "_last",
         "_last_received_us",
         "_last_sent_us",
         "_linger_deadline_us",
@@ -206,10 +203,9 @@ class Connection:
         self._update_deadline_us = NEVER_US  # repeat a STATE that nothing acknowledges: window update, proof of source
         self._update_backoff = 0
 
-        # what next_batch has to send, and what it gave last (for refuse)
+        # what next_batch has to send besides data
         self._due = 0
         self._welcomes = 0  # in so many acks the peer hears that it may send large datagrams
-        self._last = NOTHING_SENT
 
         # counters
         self.bytes_received = 0  # payload that was new
@@ -352,13 +348,14 @@ class Connection:
         window_bytes: int,
         timestamp_us: int,
         difference_us: int,
-        selective: int | None,
+        selective: int,
         payloads: Sequence[bytes],
         payload_bytes: int,
         now_us: int,
     ) -> None:
         """A DATA, FIN or STATE packet, or a run of DATA packets that are alike.
 
+        ``selective`` is the mask of a selective ack, 0 if there was none or it was empty; both mean the same.
         ``sequence16`` is that of the first packet of a run; everything else is from the last one.  Nothing changes
         if the packet cannot belong to this connection as it is.
         """
@@ -394,9 +391,9 @@ class Connection:
         # what the peer says of our data
         sequence = unwrap(sequence16, self.receiving.next_sequence)
         window_changed = sending.receive_window(ack, sequence, window_bytes)
-        if sending.outstanding:
+        if sending.runs:
             pure_ack = kind == ST_STATE and not window_changed
-            sending.receive_ack(ack, selective or 0, difference_us, pure_ack, now_us)
+            sending.receive_ack(ack, selective, difference_us, pure_ack, now_us)
 
         # its own data
         if kind != ST_STATE:
@@ -490,7 +487,8 @@ class Connection:
         if not receiving.ready_bytes:
             return b""
         data = receiving.take(limit_bytes)
-        self._update_window()
+        if self.advertised_bytes < receiving.capacity_bytes // 4:
+            self._update_window()
         return data
 
     # -- time --
@@ -515,25 +513,30 @@ class Connection:
 
         They count as sent.  The batch is valid until the next call.
         """
-        if self.state == CONNECTED and (self.sending.has_more or self.fin_requested):
-            batch = (
-                self._next_resend(now_us)
-                or self._next_probe(now_us)
-                or self._next_run(now_us)
-                or self._next_fin(now_us)
-            )
+        if self.state == CONNECTED:
+            sending = self.sending
+            batch = None
+            if sending.lost_segments or sending.probe_due:
+                batch = self._next_resend(now_us)
+            if batch is None and sending.unsent_bytes:
+                if sending.unsent_bytes >= BULK_SEGMENTS * sending.segment_bytes:
+                    batch = self._next_probe(now_us)
+                if batch is None:
+                    batch = self._next_run(now_us)
+            if batch is None and self.fin_requested:
+                batch = self._next_fin(now_us)
             if batch is not None:
                 return batch
         due = self._due
         if due:
             return self._next_control(due, now_us)
-        self._last = NOTHING_SENT
         self._set_deadline()
         return None
 
     def refuse(self, batch: Batch, accepted: int) -> None:
         """The socket took only the first ``accepted`` datagrams of the last batch: the others were never sent."""
-        due, run, index = self._last
+        run: Run | None
+        due, run, index = batch.note
         missing = batch.count - accepted
         self.segments_sent -= missing
         if not accepted:
@@ -583,12 +586,10 @@ class Connection:
         return batch
 
     def _begin_mtu_search(self) -> bool:
-        """With much to send: ask what the interface takes, and search from there; gives whether there is a search."""
-        sending = self.sending
-        if self.settings.maximum_datagram_bytes is not None or (
-            sending.unsent_bytes < BULK_SEGMENTS * sending.segment_bytes
-        ):
+        """Ask what the interface takes, and search from there; gives whether there is a search."""
+        if self.settings.maximum_datagram_bytes is not None:
             return False
+        sending = self.sending
         start_bytes = sending.segment_bytes + HEADER_BYTES
         interface_bytes = start_bytes
         largest_bytes = ETHERNET_BYTES - ip_overhead_bytes(self.address)
@@ -683,34 +684,30 @@ class Connection:
 
     def _header(self, kind: int, sequence: int, now_us: int) -> bytes:
         """The header of a packet that carries the newest ack and window."""
-        self.advertised_bytes = self.receiving.window_bytes
+        receiving = self.receiving
+        self.advertised_bytes = window_bytes = receiving.window_bytes
         return encode_header(
-            kind,
-            self.send_id,
-            now_us,
-            self.reply_us,
-            self.advertised_bytes,
-            sequence,
-            self.receiving.next_sequence - 1,
+            kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, receiving.next_sequence - 1
         )
 
     def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, now_us: int) -> Batch:
         """A batch with data; its ack makes a pending one needless, unless there is more to tell."""
-        due = 0
-        if not self.receiving.early and not self._welcomes:
-            due = self._due & ACK_DUE
-            self._due &= ~(ACK_DUE | KEEPALIVE_DUE)
-        self._last = (due, run, index)
+        due = self._due
+        if due and not self.receiving.early and not self._welcomes:
+            self._due = due & ~(ACK_DUE | KEEPALIVE_DUE)
+            due &= ACK_DUE
+        else:
+            due = 0
         self._last_sent_us = now_us
         self.segments_sent += count
         self._bulk_from = self.segments_received + BULK_RECEIVED_SEGMENTS
-        return Batch(self.address, buffers, count, HEADER_BYTES + min(run.segment_bytes, run.total_bytes))
+        payload_bytes = run.total_bytes if run.count == 1 else run.segment_bytes
+        return Batch(self.address, buffers, count, HEADER_BYTES + payload_bytes, (due, run, index))
 
     def _give_control(self, due: int, header: bytes, now_us: int) -> Batch:
-        self._last = (due, None, -1)
         self._last_sent_us = now_us
         self.segments_sent += 1
-        return Batch(self.address, [header], 1, len(header))
+        return Batch(self.address, [header], 1, len(header), (due, None, -1))
 
     # -- handshake --
 
@@ -745,9 +742,22 @@ class Connection:
         receiving = self.receiving
         self._due |= ACK_DUE
         self._update_deadline_us = NEVER_US
+        eof_sequence = self.eof_sequence
+
+        # what is in order is taken whole, one packet or a run
+        if (
+            sequence == receiving.next_sequence
+            and payload_bytes
+            and kind == ST_DATA
+            and eof_sequence is None
+            and receiving.insert_run(payloads, payload_bytes)
+        ):
+            self.bytes_received += payload_bytes
+            if self._closing:
+                receiving.discard()
+            return
 
         # FIN: from here on nothing can follow
-        eof_sequence = self.eof_sequence
         if eof_sequence is not None and sequence > eof_sequence:
             return
         if kind == ST_FIN:
@@ -758,18 +768,6 @@ class Connection:
                 return
             if not payloads:
                 payloads = (b"",)
-
-        # a run in order is taken whole
-        if (
-            len(payloads) > 1
-            and sequence == receiving.next_sequence
-            and eof_sequence is None
-            and receiving.insert_run(payloads, payload_bytes)
-        ):
-            self.bytes_received += payload_bytes
-            if self._closing:
-                receiving.discard()
-            return
 
         for payload in payloads:
             if self.eof_sequence is not None and sequence > self.eof_sequence:
@@ -792,10 +790,9 @@ class Connection:
                 self.eof_sequence = None  # there was no room for it
 
     def _update_window(self) -> None:
-        """The application read: tell the peer if it may think that there is no room."""
+        """The application read, and the peer may think that there is no room: tell it when there is."""
         receiving = self.receiving
-        capacity_bytes = receiving.capacity_bytes
-        if self.advertised_bytes < capacity_bytes // 4 <= receiving.window_bytes and self.state == CONNECTED:
+        if receiving.window_bytes >= receiving.capacity_bytes // 4 and self.state == CONNECTED:
             self._due |= ACK_DUE
             self._repeat_state()
 
@@ -844,10 +841,12 @@ class Connection:
             )
             return
         settings = self.settings
-        deadline_us = min(self._linger_deadline_us, self.sending.deadline_us)
-        keepalive_us = self.keepalive_us
-        if keepalive_us is not None:
-            deadline_us = min(deadline_us, self._last_sent_us + keepalive_us)
+        deadline_us = self.sending.deadline_us
+        if self._linger_deadline_us < deadline_us:
+            deadline_us = self._linger_deadline_us
+        keepalive_us = settings.keepalive_us or self.keepalive_us
+        if keepalive_us is not None and self._last_sent_us + keepalive_us < deadline_us:
+            deadline_us = self._last_sent_us + keepalive_us
         if settings.idle_timeout_us is not None:
             deadline_us = min(deadline_us, self._last_received_us + settings.idle_timeout_us)
         if self._update_deadline_us != NEVER_US:

@@ -26,7 +26,7 @@ PERSIST_US = SECOND_US  # first probe of a closed window (RFC 1122 4.2.2.17); do
 MAXIMUM_BACKOFF = 10
 
 # An answer that comes sooner than this share of the shortest round trip after a retransmission was not for it.
-SOONEST_ANSWER = 0.9
+SOONEST_ANSWER_PERCENT = 90
 MAXIMUM_REORDERING_QUARTERS = 8
 
 # A path is probed for larger datagrams while so many segments wait to be sent, and window is left for as many.
@@ -56,7 +56,6 @@ class Flow(SendBuffer):
         "_limited_sequence",
         "_mtu_probe",
         "_paced_until_us",
-        "_probe_due",
         "_probed",
         "_recovery_sequence",
         "_reordering_quarters",
@@ -71,6 +70,7 @@ class Flow(SendBuffer):
         "mtu",
         "no_delay",
         "peer_window_bytes",
+        "probe_due",
         "round_trip",
         "segment_bytes",
         "segments_resent",
@@ -105,7 +105,7 @@ class Flow(SendBuffer):
         self._cut_marks = (0, 0)  # spurious and given up segments when the window was cut; equal ones: nothing to undo
         self._reordering_quarters = 1  # of the shortest round trip; by so much packets may overtake each other
         self._resend_forced = False  # the first fast retransmit does not wait for the window
-        self._probe_due = False
+        self.probe_due = False  # the tail shall be sent again to hear of what is in flight
         self._probed = False  # a tail probe left since the last progress
         self.timeouts = 0  # in a row, without a sign of life; too many end the connection
         self.backoff = 0  # doublings of the timeout
@@ -131,11 +131,6 @@ class Flow(SendBuffer):
         """The retransmission timeout as it stands."""
         settings = self._settings
         return self.round_trip.timeout_us(settings.minimum_timeout_us, settings.maximum_timeout_us, self.backoff)
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there is anything that could leave if windows and timers allow it."""
-        return bool(self.unsent_bytes or self.lost_segments or self._probe_due)
 
     @property
     def acknowledged_bytes(self) -> int:
@@ -169,20 +164,23 @@ class Flow(SendBuffer):
     def deadline_us(self) -> int:
         """When something has to be done if nothing comes back, or may leave that had to wait."""
         deadline_us = self._paced_until_us
-        if self.outstanding:
-            deadline_us = min(deadline_us, self._probe_deadline_us)
+        if self.runs:
+            probe_us = self._probe_deadline_us
+            if probe_us < deadline_us:
+                deadline_us = probe_us
             if deadline_us > self._timer_started_us + self._settings.minimum_timeout_us:
                 deadline_us = min(deadline_us, self._timer_started_us + self.timeout_us)
-        elif self._persisting:
+        elif self.unsent_bytes and self._persisting:
             deadline_us = self._timer_started_us + self._persist_us
         return deadline_us
 
     @property
     def _probe_deadline_us(self) -> int:
         """When the tail of what is in flight is probed: once between two acks, and never in back-off."""
-        if self._probed or self.backoff or not self.round_trip.smoothed_us:
+        round_trip = self.round_trip
+        if self._probed or self.backoff or not round_trip.smoothed_us:
             return NEVER_US
-        return max(self._timer_started_us, self._last_sent_us) + self.round_trip.probe_timeout_us()
+        return max(self._timer_started_us, self._last_sent_us) + round_trip.probe_timeout_us()
 
     @property
     def _persisting(self) -> bool:
@@ -237,7 +235,7 @@ class Flow(SendBuffer):
 
         # what arrived
         limited = self.first_unacked <= self._limited_sequence
-        earliest_us = int(SOONEST_ANSWER * round_trip.minimum_us)
+        earliest_us = round_trip.minimum_us * SOONEST_ANSWER_PERCENT // 100
         progress, acked_bytes, newest = self.acknowledge(ack, selective, now_us - earliest_us)
         sample_us = 0
         if newest is not None:
@@ -248,7 +246,7 @@ class Flow(SendBuffer):
             self.timeouts = self.backoff = 0
             self._probed = False
             self._duplicate_acks = 0
-        elif pure_ack and ack == self.first_unacked - 1 and self.outstanding:
+        elif pure_ack and ack == self.first_unacked - 1:
             # RFC 5681 section 2; a selective ack that says nothing new is one too
             self._duplicate_acks += 1
 
@@ -276,7 +274,12 @@ class Flow(SendBuffer):
             self._on_mtu_passed()
 
         # what did not arrive
-        window_us = round_trip.reordering_window_us(self._reordering_quarters)
+        if self.runs:
+            self._detect_losses(ack, selective, now_us)
+
+    def _detect_losses(self, ack: int, selective: int, now_us: int) -> None:
+        """Give up what the ack proves to be lost, and tell who decides what that means."""
+        window_us = self.round_trip.reordering_window_us(self._reordering_quarters)
         given_up = self.given_up_segments
         highest, lost_bytes = self.detect_losses(ack, selective, self._duplicate_acks, window_us)
         if self._mtu_probe is not None and self._mtu_probe.given_up:
@@ -291,8 +294,8 @@ class Flow(SendBuffer):
                 self._cut_marks = (self.spurious_segments, given_up)
                 self._recovery_sequence = self.next_sequence - 1
                 self._resend_forced = True
-            if steering is not None:
-                steering.controller.on_loss(now_us, lost_bytes, new_window)
+            if self.steering is not None:
+                self.steering.controller.on_loss(now_us, lost_bytes, new_window)
 
     def handle_timeout(self, now_us: int, heard_us: int) -> bool:
         """Nothing came back in time; gives whether that happened because of a silent peer.
@@ -304,7 +307,7 @@ class Flow(SendBuffer):
             return False
         if now_us < self._timer_started_us + self.timeout_us:
             if now_us >= self._probe_deadline_us:
-                self._probed = self._probe_due = True
+                self._probed = self.probe_due = True
                 self._timer_started_us = now_us
             return False
         if self.lost_segments and not self.flight_bytes:
@@ -342,8 +345,8 @@ class Flow(SendBuffer):
         """One lost segment, or the tail probe; it counts as sent again."""
         self._paced_until_us = NEVER_US
         lost = self.next_lost()
-        if self._probe_due:
-            self._probe_due = False
+        if self.probe_due:
+            self.probe_due = False
             lost = lost or self.newest_unacked()
         elif lost is not None and self.flight_bytes and not self._resend_forced:
             size = lost[0].size_of(lost[1])
@@ -394,16 +397,23 @@ class Flow(SendBuffer):
         return run, datagram_bytes
 
     def next_run(self, now_us: int, flush: bool) -> Run | None:
-        """New data, as much as windows and kernel take in one go; with ``flush`` the last segment may be short."""
+        """New data, of which there is some, as much as windows and kernel take in one go.
+
+        With ``flush`` the last segment may be short.
+        """
+        self._paced_until_us = NEVER_US
         unsent_bytes = self.unsent_bytes
-        if not unsent_bytes:
-            return None
-        total_bytes = self._allowed_bytes(unsent_bytes, flush or self._flush or self.no_delay)
-        if total_bytes and self.steering is not None:
+        steering = self.steering
+        if not self.runs and steering is None and unsent_bytes <= self.segment_bytes <= self.peer_window_bytes:
+            total_bytes = unsent_bytes  # a question or an answer, and nothing else under way
+        else:
+            total_bytes = self._allowed_bytes(unsent_bytes, flush or self._flush or self.no_delay)
+            steering = self.steering
+        if total_bytes and steering is not None:
             total_bytes = self._paced_bytes(total_bytes, now_us)
             if not total_bytes:
                 return None
-            self.steering.on_sent(total_bytes)
+            steering.on_sent(total_bytes)
         if not total_bytes:
             if not self._persisting or now_us < self._timer_started_us + self._persist_us:
                 return None
@@ -472,7 +482,7 @@ class Flow(SendBuffer):
             self.steering.controller.on_spurious(now_us)
 
     def _on_new(self, now_us: int) -> None:
-        if not self.outstanding:
+        if not self.runs:
             self._timer_started_us = now_us
         self._last_sent_us = now_us
 

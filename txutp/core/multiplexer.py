@@ -27,9 +27,11 @@ from txutp.core.packet import (
     HIGH_BYTES,
     LOW_BYTES,
     ST_DATA,
+    ST_FIN,
     ST_RESET,
     ST_STATE,
     ST_SYN,
+    TYPES,
     VERSION,
     HeaderBlock,
     encode_header,
@@ -207,7 +209,7 @@ class Multiplexer:
             window_bytes,
             timestamp_us,
             difference_us,
-            None,
+            0,
             payloads,
             len(data) - count * HEADER_BYTES,
             now_us,
@@ -217,33 +219,38 @@ class Multiplexer:
 
     def _receive_datagram(self, data: bytes, address: Address, now_us: int) -> bool:
         """One datagram; gives whether it was uTP."""
-        if not is_utp_untrusted(data):
+        size = len(data)
+        if size < HEADER_BYTES:
             return False
         type_version, extension, connection_id, timestamp_us, difference_us, window_bytes, sequence, ack = (
             HEADER.unpack_from(data)
         )
+        kind = TYPES.get(type_version)
+        if kind is None:
+            return False
         # the whole datagram is parsed before anything changes
         offset = HEADER_BYTES
-        selective = None
+        selective = 0
         bits = b""
         if extension:
-            offset, selective, bits = parse_extensions_untrusted(data, extension)
+            offset, mask, bits = parse_extensions_untrusted(data, extension)
             if offset < 0:
                 self.counters.dropped_malformed += 1
                 return True
+            selective = mask or 0
 
-        kind = type_version >> 4
-        if kind == ST_SYN:
-            self._receive_syn(address, connection_id, sequence, timestamp_us, now_us)
-            return True
-        if kind == ST_RESET:
-            self._receive_reset(address, connection_id, ack, now_us)
+        if kind >= ST_RESET:
+            if kind == ST_SYN:
+                self._receive_syn(address, connection_id, sequence, timestamp_us, now_us)
+            else:
+                self._receive_reset(address, connection_id, ack, now_us)
             return True
         connection = self._connections.get((address, connection_id))
         if connection is None:
             self._receive_unknown(kind, address, connection_id, sequence, now_us)
             return True
-        payload = data[offset:]
+        # a DATA packet may be empty and counts all the same; what a STATE carries is nothing
+        payloads = (data[offset:],) if kind == ST_DATA or (kind == ST_FIN and size > offset) else ()
         state = connection.state
         connection.receive(
             kind,
@@ -253,15 +260,17 @@ class Multiplexer:
             timestamp_us,
             difference_us,
             selective,
-            (payload,) if kind == ST_DATA or (payload and kind != ST_STATE) else (),
-            len(payload),
+            payloads,
+            size - offset,
             now_us,
         )
         if bits:
             connection.receive_bits(bits)
         if state != CONNECTED and connection.state != state:
             self._begun(connection)
-        self.touch(connection)
+        if not connection.touched:
+            connection.touched = True
+            self.touched.append(connection)
         return True
 
     def _receive_syn(self, address: Address, connection_id: int, sequence: int, timestamp_us: int, now_us: int) -> None:

@@ -13,6 +13,10 @@ ST_DATA, ST_FIN, ST_STATE, ST_RESET, ST_SYN = range(5)
 NAMES = ("DATA", "FIN", "STATE", "RESET", "SYN")
 
 VERSION = 1
+
+# The first byte of a datagram tells whether it is uTP, and if so the type.
+TYPES = {kind << 4 | VERSION: kind for kind in (ST_DATA, ST_FIN, ST_STATE, ST_RESET, ST_SYN)}
+
 NO_EXTENSION = 0
 SELECTIVE_ACK = 1
 EXTENSION_BITS = 2  # eight bytes that nobody uses any more
@@ -207,4 +211,4 @@ def parse_untrusted(data: bytes) -> Packet | None:
 
 def is_utp_untrusted(data: bytes) -> bool:
     """Whether a datagram has the size, type and version of uTP; others belong to whoever shares the UDP port."""
-    return len(data) >= HEADER_BYTES and data[0] & 0x0F == VERSION and data[0] >> 4 <= ST_SYN
+    return len(data) >= HEADER_BYTES and data[0] in TYPES

@@ -30,7 +30,8 @@ class ReceiveBuffer:
     @property
     def window_bytes(self) -> int:
         """How much more the peer may send."""
-        return max(self.capacity_bytes - self.ready_bytes - self.early_bytes, 0)
+        free_bytes = self.capacity_bytes - self.ready_bytes - self.early_bytes
+        return free_bytes if free_bytes > 0 else 0
 
     def insert(self, sequence: int, payload: bytes) -> int:
         """One segment: ``IN_ORDER``, ``EARLY``, ``DUPLICATE`` or ``REFUSED``; only the first two are kept."""
@@ -54,11 +55,12 @@ class ReceiveBuffer:
         return EARLY
 
     def insert_run(self, payloads: Sequence[bytes], total_bytes: int) -> bool:
-        """A whole run that starts at ``next_sequence``: taken at once, or not at all (then insert one by one)."""
-        if self.early or self.ready_bytes + total_bytes > self.capacity_bytes:
+        """Segments from ``next_sequence`` on, none empty: taken at once, or not at all (then insert one by one)."""
+        held_bytes = self.ready_bytes + total_bytes
+        if self.early or held_bytes > self.capacity_bytes:
             return False
-        self.ready.extend(payloads)
-        self.ready_bytes += total_bytes
+        self.ready += payloads
+        self.ready_bytes = held_bytes
         self.next_sequence += len(payloads)
         return True
 

@@ -13,10 +13,9 @@ PROBE_MARGIN_US = 2_000
 class RoundTrip:
     """Smoothed round-trip time, its variation, and the timeouts that follow from them; all 0 before a sample."""
 
-    __slots__ = ("_full_size", "latest_us", "minimum_us", "smoothed_us", "variation_us")
+    __slots__ = ("_full_size", "minimum_us", "smoothed_us", "variation_us")
 
     def __init__(self) -> None:
-        self.latest_us = 0
         self.minimum_us = 0
         self.smoothed_us = 0
         self.variation_us = 0
@@ -29,16 +28,17 @@ class RoundTrip:
 
     def on_sample(self, sample_us: int) -> None:
         """A round trip of a packet that was sent once (Karn's rule is the caller's)."""
-        sample_us = max(sample_us, 1)
-        self.latest_us = sample_us
-        if not self.smoothed_us:
+        if sample_us < 1:
+            sample_us = 1
+        smoothed_us = self.smoothed_us
+        if not smoothed_us:
             # RFC 6298 2.2
             self.smoothed_us = self.minimum_us = sample_us
             self.variation_us = sample_us // 2
             return
         # RFC 6298 2.3
-        self.variation_us += (abs(self.smoothed_us - sample_us) - self.variation_us) // 4
-        self.smoothed_us += (sample_us - self.smoothed_us) // 8
+        self.variation_us += (abs(smoothed_us - sample_us) - self.variation_us) // 4
+        self.smoothed_us = smoothed_us + (sample_us - smoothed_us) // 8
         if sample_us < self.minimum_us:
             self.minimum_us = sample_us
 

@@ -139,12 +139,20 @@ class SendBuffer:
 
     def take_run(self, total_bytes: int, segment_bytes: int, now_us: int) -> Run:
         """Cut ``total_bytes`` (at most ``unsent_bytes``) into segments that count as sent now."""
-        run = Run(self.next_sequence, self._cut(total_bytes, segment_bytes), segment_bytes, total_bytes, now_us)
+        chunks = self._chunks
+        first = self.next_sequence
+        if total_bytes <= segment_bytes and total_bytes == len(chunks[0]) and not self._head_offset:
+            # one small write, one segment: nothing to cut
+            payloads = [chunks.pop(0)]
+        else:
+            payloads = self._cut(total_bytes, segment_bytes)
+        run = Run(first, payloads, segment_bytes, total_bytes, now_us)
         self.runs.append(run)
-        self.next_sequence += run.count
+        self.next_sequence = following = first + run.count
+        self.unsent_bytes -= total_bytes
         self.flight_bytes += total_bytes
         if total_bytes < run.count * segment_bytes:
-            self.undersized_sequence = self.next_sequence - 1
+            self.undersized_sequence = following - 1
         return run
 
     def take_fin(self, now_us: int) -> Run:
@@ -255,34 +263,42 @@ class SendBuffer:
 
     def _on_delivered(self, run: Run, fresh: int, latest_sent_us: int) -> int:
         """Mark segments as arrived; gives their payload bytes."""
-        size = run.bytes_of(fresh)
+        size = run.total_bytes if fresh == run.every else run.bytes_of(fresh)
+        sent_us = run.sent_at_us
+        if run.lost or run.resent:
+            sent_us = self._on_doubted_delivered(run, fresh, latest_sent_us)
+        self.flight_bytes -= size
+        run.acked |= fresh
+        if sent_us > self.newest_delivered_us:
+            self.newest_delivered_us = sent_us
         overtaken_by = self.highest_delivered
+        highest = run.first + fresh.bit_length() - 1
+        if highest > overtaken_by:
+            self.highest_delivered = highest
+        if overtaken_by > run.first:
+            once = fresh & ~run.resent
+            if once and run.first + (once & -once).bit_length() <= overtaken_by:
+                self.reordering_seen = True
+        return size
+
+    def _on_doubted_delivered(self, run: Run, fresh: int, latest_sent_us: int) -> int:
+        """Some of the run was given up or sent again; gives when the latest was sent that can have arrived."""
         returned = fresh & run.lost
         if returned:
             run.lost &= ~returned
             self.lost_segments -= returned.bit_count()
             self.spurious_segments += returned.bit_count()
-        self.flight_bytes -= size - run.bytes_of(returned)
-        run.acked |= fresh
+            self.flight_bytes += run.bytes_of(returned)  # it was taken off when it was given up
         sent_us = run.sent_at_us
-        if fresh & run.resent:
-            # the last transmission that can have been answered by now (RFC 8985 6.2 step 2)
-            for index, resent_us in (run.resent_at_us or {}).items():
-                if not fresh >> index & 1:
-                    continue
-                if resent_us > latest_sent_us:
-                    self.spurious_segments += run.given_up >> index & ~(returned >> index) & 1
-                elif resent_us > sent_us:
-                    sent_us = resent_us
-        if sent_us > self.newest_delivered_us:
-            self.newest_delivered_us = sent_us
-        highest = run.first + fresh.bit_length() - 1
-        if highest > self.highest_delivered:
-            self.highest_delivered = highest
-        once = fresh & ~run.resent
-        if once and run.first + (once & -once).bit_length() <= overtaken_by:
-            self.reordering_seen = True
-        return size
+        # the last transmission that can have been answered by now (RFC 8985 6.2 step 2)
+        for index, resent_us in (run.resent_at_us or {}).items():
+            if not fresh >> index & 1:
+                continue
+            if resent_us > latest_sent_us:
+                self.spurious_segments += run.given_up >> index & ~(returned >> index) & 1
+            elif resent_us > sent_us:
+                sent_us = resent_us
+        return sent_us
 
     def detect_losses(
         self, ack: int, selective: int, duplicate_acks: int, reordering_window_us: int
@@ -360,10 +376,6 @@ class SendBuffer:
         payloads: list[Buffer] = []
         used = 0  # chunks that are finished
         start = self._head_offset
-        self.unsent_bytes -= total_bytes
-        if not start and len(chunks[0]) == total_bytes <= segment_bytes:
-            # one small write, one segment: nothing to cut
-            return [chunks.pop(0)]
         while total_bytes:
             chunk = memoryview(chunks[used])
             size = min(segment_bytes, total_bytes)
