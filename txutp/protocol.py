@@ -97,6 +97,7 @@ class UTPProtocol(DatagramProtocol):
         self._settle_call: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._timer_us = NEVER_US
+        self._deadlines_moved = False  # the timer may have to ring sooner, or not at all
         self.on_stopped: Callable[[], None] | None = None  # called when the UDP port is gone
         self._close_when_empty = not lasting
         self._ended: list[Connection] = []  # nobody was told yet, see _must_stay
@@ -144,18 +145,26 @@ class UTPProtocol(DatagramProtocol):
 
     def datagrams_received(self, data: bytes, stride: int, address: Address) -> None:
         """A batch port's datagrams; ``drained`` follows."""
-        foreign = self.multiplexer.receive(data, stride, address, self.now_us())
-        if foreign is not None:
-            self._busy_with_foreign = True
-            for datagram in foreign:
-                # it may be taken away by one of them
-                if self.foreign_datagram_received is None:
-                    break
-                try:
-                    self.foreign_datagram_received(datagram, address)
-                except Exception:
-                    self._log.failure("foreign_datagram_received raised")
-            self._busy_with_foreign = False
+        if not stride:
+            if not self.multiplexer.receive(data, address, self.now_us()):
+                self._hand_on([data], address)
+            return
+        foreign = self.multiplexer.receive_joined(data, stride, address, self.now_us())
+        if foreign:
+            self._hand_on(foreign, address)
+
+    def _hand_on(self, foreign: list[bytes], address: Address) -> None:
+        """Datagrams that are not uTP, for the other protocol on the port."""
+        self._busy_with_foreign = True
+        for datagram in foreign:
+            # it may be taken away by one of them
+            if self.foreign_datagram_received is None:
+                break
+            try:
+                self.foreign_datagram_received(datagram, address)
+            except Exception:
+                self._log.failure("foreign_datagram_received raised")
+        self._busy_with_foreign = False
 
     def drained(self) -> bool:
         """The end of what was to be read; reading may rest if it was nothing but bulk for a while."""
@@ -304,7 +313,8 @@ class UTPProtocol(DatagramProtocol):
             self._settle_soon()
         if multiplexer.replies:
             self._send_replies()
-        self._set_timer()
+        if self._timer is None or self._deadlines_moved:
+            self._set_timer()
         if self._quiet:
             self._check_quiet()
         if self._close_when_empty:
@@ -326,11 +336,13 @@ class UTPProtocol(DatagramProtocol):
             self._transmit(connection, owner)
             if connection.deadline_us < connection.scheduled_us:
                 self.multiplexer.schedule(connection)
+                self._deadlines_moved = True
             return
 
         # the last words, then the application hears the end
         self._transmit(connection, None)
         self.multiplexer.forget(connection, self.now_us())
+        self._deadlines_moved = True
         if owner is None or connection in self._ended:
             return
         if connection.close_reason == DONE and self._must_stay():
@@ -432,6 +444,7 @@ class UTPProtocol(DatagramProtocol):
 
     def _set_timer(self) -> None:
         """One reactor timer for the port.  Moving it to a later time is left to the moment when it fires."""
+        self._deadlines_moved = False
         deadline_us = self.multiplexer.needed_until_us if self._ended else self.multiplexer.next_deadline_us()
         timer = self._timer
         if deadline_us is None or self.port is None:

@@ -1,8 +1,8 @@
 """Many connections behind one UDP port.
 
 Who calls it
-    The shell, with what the socket gave (``receive``) and when time has come (``handle_timeouts``); it finds in
-    ``touched`` which connections then want attention.
+    The shell, with what the socket gave (``receive``, ``receive_joined``) and when time has come
+    (``handle_timeouts``); it finds in ``touched`` which connections then want attention.
 
 What flows through
     A datagram, or a run of equally long ones as the kernel joins them, goes to its connection by remote address and
@@ -148,32 +148,22 @@ class Multiplexer:
 
     # -- in --
 
-    def receive(self, data: bytes, stride: int, address: Address, now_us: int) -> list[bytes] | None:
-        """Datagrams from one address: one, or (``stride`` not 0) several of ``stride`` bytes, the last maybe shorter.
+    def receive_joined(self, data: bytes, stride: int, address: Address, now_us: int) -> list[bytes]:
+        """Datagrams of ``stride`` bytes from one address, the last maybe shorter; gives those that are not uTP.
 
-        Gives back those that are not uTP, None if there are none.  Never raises, whatever they hold.
+        Never raises, whatever they hold.
         """
         total_bytes = len(data)
-        counters = self.counters
-        counters.bytes_received += total_bytes
-        if not stride or stride >= total_bytes:
-            counters.datagrams_received += 1
-            if self._receive_datagram(data, address, now_us):
-                return None
-            counters.foreign += 1
-            return [data]
-
         count = -(-total_bytes // stride)
-        counters.datagrams_received += count
         if self._receive_run(data, stride, count, address, now_us):
-            return None
-        foreign = [
+            self.counters.datagrams_received += count
+            self.counters.bytes_received += total_bytes
+            return []
+        return [
             datagram
             for datagram in (data[start : start + stride] for start in range(0, total_bytes, stride))
-            if not self._receive_datagram(datagram, address, now_us)
+            if not self.receive(datagram, address, now_us)
         ]
-        counters.foreign += len(foreign)
-        return foreign or None
 
     def _receive_run(self, data: bytes, stride: int, count: int, address: Address, now_us: int) -> bool:
         """Take datagrams together if they are DATA of one connection in order; changes nothing if they are not.
@@ -217,17 +207,17 @@ class Multiplexer:
         self.touch(connection)
         return True
 
-    def _receive_datagram(self, data: bytes, address: Address, now_us: int) -> bool:
-        """One datagram; gives whether it was uTP."""
+    def receive(self, data: bytes, address: Address, now_us: int) -> bool:
+        """One datagram; gives whether it was uTP.  Never raises, whatever it holds."""
         size = len(data)
-        if size < HEADER_BYTES:
-            return False
-        type_version, extension, connection_id, timestamp_us, difference_us, window_bytes, sequence, ack = (
-            HEADER.unpack_from(data)
-        )
-        kind = TYPES.get(type_version)
+        counters = self.counters
+        counters.datagrams_received += 1
+        counters.bytes_received += size
+        kind = TYPES.get(data[0]) if size >= HEADER_BYTES else None
         if kind is None:
+            counters.foreign += 1
             return False
+        _, extension, connection_id, timestamp_us, difference_us, window_bytes, sequence, ack = HEADER.unpack_from(data)
         # the whole datagram is parsed before anything changes
         offset = HEADER_BYTES
         selective = 0
@@ -235,7 +225,7 @@ class Multiplexer:
         if extension:
             offset, mask, bits = parse_extensions_untrusted(data, extension)
             if offset < 0:
-                self.counters.dropped_malformed += 1
+                counters.dropped_malformed += 1
                 return True
             selective = mask or 0
 

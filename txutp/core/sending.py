@@ -47,12 +47,10 @@ class Run:
         self.payloads = payloads  # of each segment; views of what the application wrote
         self.sent_at_us = now_us  # of the first transmission
         self.is_fin = False  # the one empty segment that ends the stream
-        # one bit per segment, the first is bit 0
+        # one bit per segment, the first is bit 0.  Lost: given up and not sent again yet.  Given up: ever, so that a
+        # late arrival shows that it was too early.  Resent: sent more than once, so useless for round trips (Karn).
         self.every = (1 << count) - 1
-        self.acked = 0
-        self.lost = 0  # given up and not sent again yet
-        self.given_up = 0  # ever, so that a late arrival shows that it was too early
-        self.resent = 0  # sent more than once, so useless for round trips (Karn)
+        self.acked = self.lost = self.given_up = self.resent = 0
         self.resent_at_us: dict[int, int] | None = None  # bit number -> last transmission
 
     def bytes_of(self, mask: int) -> int:
