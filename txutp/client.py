@@ -274,6 +274,8 @@ class Candidates:
 
 def alternating(addresses: list[Address]) -> list[Address]:
     """The same, IPv6 and IPv4 in turn (RFC 8305 section 4)."""
+    if len(addresses) < 2:
+        return addresses
     first = [where for where in addresses if is_ipv6(where[0]) == is_ipv6(addresses[0][0])]
     second = [where for where in addresses if where not in first]
     return [where for where in chain(*zip_longest(first, second)) if where is not None]
@@ -342,7 +344,7 @@ def checked_host(host: str) -> None:
     """An exception that says what a host is, if this is none."""
     if not isinstance(host, str):
         raise TypeError(f"host is a name or a numeric address, not {host!r}")
-    if not isIPv6Address(host):
+    if not isIPAddress(host) and not isIPv6Address(host):
         try:
             host.encode("idna")
         except UnicodeError as problem:

@@ -322,7 +322,7 @@ class UTPProtocol(DatagramProtocol):
 
     def _settle_connection(self, connection: Connection) -> None:
         # a proven newcomer is handed over
-        if connection.state == CONNECTED and not connection.accepted:
+        if not connection.accepted and connection.state == CONNECTED:
             connection.accepted = True
             if connection.owner is None and self.accept is not None:
                 self.accept(connection)

@@ -36,7 +36,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.logger import Logger
-from twisted.python import context
+from twisted.python.context import theContextTracker
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 from zope.interface import implementer
@@ -167,7 +167,8 @@ class UTPTransport:
     def _in_context(self, method: Callable[..., object], *arguments: Any) -> None:
         """Call with our name as the system of whatever is logged meanwhile."""
         # what log.callWithContext does, without looking up and copying what the UDP port's own context says
-        context.call({ILogContext: {"isError": 0, "system": self.logPrefix()}}, method, *arguments)
+        logged = {ILogContext: {"isError": 0, "system": self.logPrefix()}}
+        theContextTracker.currentContext().callWithContext(logged, method, *arguments)
 
     def _call(self, method: Callable[..., object], *arguments: Any) -> None:
         """Call the application; if it raises, the connection ends with what it raised as the reason."""

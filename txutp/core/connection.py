@@ -30,6 +30,7 @@ from txutp.core.flow import BULK_SEGMENTS, NEVER_US, Flow
 from txutp.core.mtu import MtuSearch
 from txutp.core.packet import (
     EXTENSION_BITS,
+    HEADER,
     HEADER_BYTES,
     LARGE_WANTED,
     LARGE_WELCOME,
@@ -40,6 +41,7 @@ from txutp.core.packet import (
     ST_RESET,
     ST_STATE,
     ST_SYN,
+    VERSION,
     HeaderBlock,
     encode_bits,
     encode_header,
@@ -432,8 +434,8 @@ class Connection:
     # -- the application's wishes --
 
     def write(self, data: bytes) -> None:
-        """Append to the stream; ignored once the FIN is on its way, as TCP does."""
-        if self.fin_sequence is None and self.state != CLOSED and data:
+        """Append bytes, at least one, to the stream; ignored once the FIN is on its way, as TCP does."""
+        if self.fin_sequence is None and self.state != CLOSED:
             self.sending.write(data)
 
     def shutdown(self) -> None:
@@ -686,8 +688,16 @@ class Connection:
         """The header of a packet that carries the newest ack and window."""
         receiving = self.receiving
         self.advertised_bytes = window_bytes = receiving.window_bytes
-        return encode_header(
-            kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, receiving.next_sequence - 1
+        # as encode_header does it, which costs more than packing
+        return HEADER.pack(
+            kind << 4 | VERSION,
+            NO_EXTENSION,
+            self.send_id,
+            now_us & MASK32 or 1,
+            self.reply_us,
+            window_bytes,
+            sequence & MASK16,
+            receiving.next_sequence - 1 & MASK16,
         )
 
     def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, now_us: int) -> Batch:

@@ -234,7 +234,7 @@ class Flow(SendBuffer):
         round_trip = self.round_trip
 
         # what arrived
-        limited = self.first_unacked <= self._limited_sequence
+        first_unacked = self.first_unacked
         earliest_us = round_trip.minimum_us * SOONEST_ANSWER_PERCENT // 100
         progress, acked_bytes, newest = self.acknowledge(ack, selective, now_us - earliest_us)
         sample_us = 0
@@ -260,14 +260,12 @@ class Flow(SendBuffer):
                 max(sample_us, 1) if full_size else 0,
                 difference_us,
                 round_trip,
-                limited,
+                first_unacked <= self._limited_sequence,
             )
 
         # what was given up and arrived after all
-        spurious_before, given_up_before = self._cut_marks
-        spurious = self.spurious_segments - spurious_before
-        if spurious:
-            self._on_spurious(spurious, self.given_up_segments - given_up_before, now_us)
+        if self.spurious_segments != self._cut_marks[0]:
+            self._on_spurious(now_us)
 
         # what was longer than others
         if self._mtu_probe is not None and self._mtu_probe.acked:
@@ -474,8 +472,11 @@ class Flow(SendBuffer):
         self._mtu_probe = None
         self.mtu.on_lost()
 
-    def _on_spurious(self, spurious: int, given_up: int, now_us: int) -> None:
+    def _on_spurious(self, now_us: int) -> None:
         """Some of what the window was cut for had arrived; if that is all of it, the cut was for nothing."""
+        spurious_before, given_up_before = self._cut_marks
+        spurious = self.spurious_segments - spurious_before
+        given_up = self.given_up_segments - given_up_before
         self._cut_marks = (self.spurious_segments, self.given_up_segments - given_up + spurious)
         self._reordering_quarters = min(self._reordering_quarters + 1, MAXIMUM_REORDERING_QUARTERS)
         if spurious == given_up and self.steering is not None:

@@ -467,12 +467,11 @@ class Multiplexer:
 
     def _fresh_id(self, address: Address) -> int:
         """A random id that cannot be mistaken for one of another connection to the same address."""
-        connections = self._connections
+        taken = self._connections.keys()
         for _ in range(1_000):
             candidate = int.from_bytes(self._random_bytes(2), "big")
-            if candidate != FORBIDDEN_ID and not any(
-                (address, candidate + step & MASK16) in connections for step in (-2, -1, 0, 1, 2)
-            ):
+            near = [(address, candidate + step & MASK16) for step in (-2, -1, 0, 1, 2)]
+            if candidate != FORBIDDEN_ID and taken.isdisjoint(near):
                 return candidate
         raise ConnectionRefused(f"no connection id is left for {address}")
 

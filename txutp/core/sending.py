@@ -29,7 +29,6 @@ class Run:
         "every",
         "first",
         "given_up",
-        "is_fin",
         "lost",
         "payloads",
         "resent",
@@ -46,12 +45,16 @@ class Run:
         self.total_bytes = total_bytes
         self.payloads = payloads  # of each segment; views of what the application wrote
         self.sent_at_us = now_us  # of the first transmission
-        self.is_fin = False  # the one empty segment that ends the stream
         # one bit per segment, the first is bit 0.  Lost: given up and not sent again yet.  Given up: ever, so that a
         # late arrival shows that it was too early.  Resent: sent more than once, so useless for round trips (Karn).
         self.every = (1 << count) - 1
         self.acked = self.lost = self.given_up = self.resent = 0
         self.resent_at_us: dict[int, int] | None = None  # bit number -> last transmission
+
+    @property
+    def is_fin(self) -> bool:
+        """Whether it is the one empty segment that ends the stream."""
+        return not self.total_bytes
 
     def bytes_of(self, mask: int) -> int:
         """Payload bytes of the segments in a mask."""
@@ -137,26 +140,26 @@ class SendBuffer:
 
     def take_run(self, total_bytes: int, segment_bytes: int, now_us: int) -> Run:
         """Cut ``total_bytes`` (at most ``unsent_bytes``) into segments that count as sent now."""
-        chunks = self._chunks
         first = self.next_sequence
-        if total_bytes <= segment_bytes and total_bytes == len(chunks[0]) and not self._head_offset:
+        if total_bytes <= segment_bytes and total_bytes == len(self._chunks[0]) and not self._head_offset:
             # one small write, one segment: nothing to cut
-            payloads = [chunks.pop(0)]
+            payloads = [self._chunks.pop(0)]
+            count = 1
         else:
             payloads = self._cut(total_bytes, segment_bytes)
+            count = len(payloads)
         run = Run(first, payloads, segment_bytes, total_bytes, now_us)
         self.runs.append(run)
-        self.next_sequence = following = first + run.count
+        self.next_sequence = first + count
         self.unsent_bytes -= total_bytes
         self.flight_bytes += total_bytes
-        if total_bytes < run.count * segment_bytes:
-            self.undersized_sequence = following - 1
+        if total_bytes < count * segment_bytes:
+            self.undersized_sequence = first + count - 1
         return run
 
     def take_fin(self, now_us: int) -> Run:
         """The FIN: an empty segment with a sequence number of its own (BEP 29)."""
         run = Run(self.next_sequence, [b""], 0, 0, now_us)
-        run.is_fin = True
         self.runs.append(run)
         self.next_sequence += 1
         return run
@@ -227,22 +230,23 @@ class SendBuffer:
         # cumulative: whole runs leave, the one that is cut keeps its mask
         if ack >= self.first_unacked:
             progress = True
+            self.first_unacked = ack + 1
             done = 0
             for run in self.runs:
                 covered = ack - run.first + 1
-                if covered <= 0:
+                if covered >= run.count:
+                    fresh = run.every & ~run.acked
+                    done += 1
+                elif covered > 0:
+                    fresh = (1 << covered) - 1 & ~run.acked
+                else:
                     break
-                fresh = (run.every if covered >= run.count else (1 << covered) - 1) & ~run.acked
                 if fresh:
                     acked_bytes += self._on_delivered(run, fresh, latest_sent_us)
                     once = fresh & ~run.resent
                     if once:
                         newest = run, once.bit_length() - 1
-                if covered < run.count:
-                    break
-                done += 1
             del self.runs[:done]
-            self.first_unacked = ack + 1
 
         # selective
         if selective:
@@ -261,16 +265,20 @@ class SendBuffer:
 
     def _on_delivered(self, run: Run, fresh: int, latest_sent_us: int) -> int:
         """Mark segments as arrived; gives their payload bytes."""
-        size = run.total_bytes if fresh == run.every else run.bytes_of(fresh)
         sent_us = run.sent_at_us
         if run.lost or run.resent:
             sent_us = self._on_doubted_delivered(run, fresh, latest_sent_us)
-        self.flight_bytes -= size
-        run.acked |= fresh
         if sent_us > self.newest_delivered_us:
             self.newest_delivered_us = sent_us
+        if fresh == run.every:
+            size = run.total_bytes
+            highest = run.first + run.count - 1
+        else:
+            size = run.bytes_of(fresh)
+            highest = run.first + fresh.bit_length() - 1
+        self.flight_bytes -= size
+        run.acked |= fresh
         overtaken_by = self.highest_delivered
-        highest = run.first + fresh.bit_length() - 1
         if highest > overtaken_by:
             self.highest_delivered = highest
         if overtaken_by > run.first:
