@@ -181,11 +181,11 @@ class UTPServerTransport(TLSCapableTransport):
 
     def begin(self, protocol: Any) -> None:
         self.logstr = f"{log_prefix_of(protocol)},{self.sessionno},{self.hostname}"
-        self._repr = f"<{protocol.__class__.__name__} #{self.sessionno} on {self._port_number}>"
+        self._protocol_class = protocol.__class__
         super().begin(protocol)
 
     def __repr__(self) -> str:
-        return self._repr
+        return f"<{self._protocol_class.__name__} #{self.sessionno} on {self._port_number}>"
 
 
 def listenUTP(

@@ -62,7 +62,8 @@ class Flow(SendBuffer):
         "_resend_forced",
         "_settings",
         "_timer_started_us",
-        "_window_source",
+        "_window_ack",
+        "_window_sequence",
         "backoff",
         "bytes_resent",
         "bytes_sent",
@@ -92,7 +93,7 @@ class Flow(SendBuffer):
         self._burst_segments = min(RUN_MAXIMUM_SEGMENTS, RUN_MAXIMUM_BYTES // (segment_bytes + HEADER_BYTES))
         self._limited_sequence = next_sequence - 1  # up to here the congestion window bounded what was sent
         self._paced_until_us = NEVER_US  # when a burst may leave that had to wait
-        self._window_source = (-1, -1)  # ack and sequence of the packet that `peer_window_bytes` is from
+        self._window_ack = self._window_sequence = -1  # of the packet that `peer_window_bytes` is from
 
         # what we know of the path
         self.round_trip = RoundTrip()
@@ -217,9 +218,10 @@ class Flow(SendBuffer):
 
     def receive_window(self, ack: int, sequence: int, window_bytes: int) -> bool:
         """Take the peer's window from the newest packet only; gives whether it changed."""
-        if (ack, sequence) < self._window_source:
+        if ack <= self._window_ack and (ack < self._window_ack or sequence < self._window_sequence):
             return False
-        self._window_source = (ack, sequence)
+        self._window_ack = ack
+        self._window_sequence = sequence
         before_bytes = self.peer_window_bytes
         self.peer_window_bytes = window_bytes
         if self.backoff and before_bytes < self.segment_bytes <= window_bytes and self.runs:

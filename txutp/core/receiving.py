@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 IN_ORDER, EARLY, DUPLICATE, REFUSED = range(4)
 
+# Nothing waits behind a gap: one dictionary for all whose packets come in order.
+NONE_EARLY: dict[int, bytes] = {}
+
 # A selective ack cannot say more (libutp keeps 1023 packets and sends no further ahead).
 EARLY_MAXIMUM_AHEAD = 2_016
 
@@ -24,7 +27,7 @@ class ReceiveBuffer:
         self.next_sequence = 0  # the one that comes next in order, unwrapped
         self.ready: list[bytes] = []  # in order, not taken yet
         self.ready_bytes = 0
-        self.early: dict[int, bytes] = {}  # sequence -> payload, behind a gap
+        self.early = NONE_EARLY  # sequence -> payload, behind a gap
         self.early_bytes = 0
 
     @property
@@ -50,6 +53,8 @@ class ReceiveBuffer:
         # One more segment of this size has to fit, or the gap could never close.
         if ahead > EARLY_MAXIMUM_AHEAD or held_bytes + size > self.capacity_bytes:
             return REFUSED
+        if not self.early:
+            self.early = {}
         self.early[sequence] = payload
         self.early_bytes += size
         return EARLY
@@ -114,3 +119,5 @@ class ReceiveBuffer:
             payload = early.pop(self.next_sequence)
             self.early_bytes -= len(payload)
             self._append(payload, len(payload))
+        if not early:
+            self.early = NONE_EARLY
