@@ -13,8 +13,9 @@ from twisted.internet import error
 from tests.support import HalfStream, Pair, ScriptedClient, Stream
 from txutp import Ledbat, Settings
 from txutp.core.connection import Connection
+from txutp.core.flow import burst_segments
 from txutp.core.packet import ST_DATA, ST_FIN, ST_STATE
-from txutp.core.sending import SendBuffer
+from txutp.core.sending import RUN_MAXIMUM_BYTES, RUN_MAXIMUM_SEGMENTS, SendBuffer
 from txutp.testing import Datagram, Link
 
 SEGMENT = 1382
@@ -740,3 +741,13 @@ def test_writes_of_any_sizes_become_the_same_bytes(writes: list[int], takes: lis
     if buffer.unsent_bytes:
         sent += b"".join(buffer.take_run(buffer.unsent_bytes, 700, 1).payloads)
     assert sent == stream
+
+
+@pytest.mark.parametrize("datagram_bytes", [576, 1232, 1402, 1452, 1472, 8972, 32_000, 65_000])
+def test_bursts_are_odd_and_fit_one_call(datagram_bytes: int) -> None:
+    segments = burst_segments(datagram_bytes)
+
+    # a reader that takes 32 at a time must see the end of a window
+    assert segments % 2 == 1
+    assert segments * datagram_bytes <= RUN_MAXIMUM_BYTES
+    assert (segments + 2) * datagram_bytes > RUN_MAXIMUM_BYTES or segments + 2 > RUN_MAXIMUM_SEGMENTS
