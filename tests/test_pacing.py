@@ -57,6 +57,16 @@ def test_a_late_timer_is_caught_up_but_not_a_late_day() -> None:
     assert pacer.allowance_bytes(due_us + SECOND_US, RATE, 700, 10_000) == 1_400 + LATENESS_US
 
 
+def test_on_a_long_round_trip_half_a_window_is_caught_up() -> None:
+    pacer = drained()
+    assert pacer.allowance_bytes(1_000_000, RATE, 700, 10_000_000, 100_000) == 0
+    assert pacer.allowance_bytes(pacer.due_us + SECOND_US, RATE, 700, 10_000_000, 100_000) == 1_400 + 40_000
+    # and of a very long one no more than a tenth of a second
+    pacer = drained()
+    assert pacer.allowance_bytes(1_000_000, RATE, 700, 10_000_000, SECOND_US) == 0
+    assert pacer.allowance_bytes(pacer.due_us + SECOND_US, RATE, 700, 10_000_000, SECOND_US) == 1_400 + 100_000
+
+
 def bursts(settings: Settings) -> list[int]:
     """How many DATA packets a fresh connection on a path of 50 ms sends at once, for the first two round trips."""
     pair = Pair(Link(delay_us=50_000), settings=settings)

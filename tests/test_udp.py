@@ -47,6 +47,8 @@ class Collecting:
     def datagrams_received(self, data: bytes, stride: int, address: Any) -> None:
         self.reads.append((data, stride, address))
 
+    connections = 0
+
     def drained(self) -> None:
         self.turns += 1
 

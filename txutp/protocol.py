@@ -111,6 +111,10 @@ class UTPProtocol(DatagramProtocol):
 
     # -- called by the UDP port --
 
+    @property
+    def connections(self) -> int:
+        return len(self.multiplexer)
+
     def startProtocol(self) -> None:
         transport: Any = self.transport
         self.port_address = transport.getHost()

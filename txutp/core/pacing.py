@@ -10,8 +10,12 @@ from __future__ import annotations
 BURST_SEGMENTS = 2
 BURST_US = 1_000
 
-# Timers are late, by a millisecond on most systems and by more on a busy one; so much lateness is caught up.
+# Timers are late, by a millisecond on most systems; so much lateness is caught up.
 LATENESS_US = 4_000
+# Where a thousand connections are busy they are late by as long as it takes to serve all the others.  Half of a window
+# is caught up then, or the fewer bursts would have to be the smaller ones, too.
+LATENESS_SHARE = 0.4
+LARGEST_LATENESS_US = 100_000
 
 SECOND_US = 1_000_000
 
@@ -26,12 +30,15 @@ class Pacer:
         self._updated_us = 0
         self.due_us = 0  # when the burst that was refused may leave; 0 if none was
 
-    def allowance_bytes(self, now_us: int, bytes_per_second: float, segment_bytes: int, wanted_bytes: int) -> int:
+    def allowance_bytes(
+        self, now_us: int, bytes_per_second: float, segment_bytes: int, wanted_bytes: int, round_trip_us: int = 0
+    ) -> int:
         """How much may leave now; 0 unless it is a burst worth sending, or all that is wanted."""
         burst = max(BURST_SEGMENTS * segment_bytes, bytes_per_second * BURST_US / SECOND_US)
         limit = burst
         if 0 < self.due_us < now_us:
-            limit += bytes_per_second * min(now_us - self.due_us, LATENESS_US) / SECOND_US
+            tolerated_us = max(LATENESS_US, min(LATENESS_SHARE * round_trip_us, LARGEST_LATENESS_US))
+            limit += bytes_per_second * min(now_us - self.due_us, tolerated_us) / SECOND_US
         elapsed_us = now_us - self._updated_us
         self._updated_us = now_us
         credit = self._credit = min(self._credit + elapsed_us * bytes_per_second / SECOND_US, limit)

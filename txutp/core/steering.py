@@ -72,7 +72,9 @@ class Steering:
         bytes_per_second = self.pacing_rate(round_trip)
         if not bytes_per_second:
             return wanted_bytes
-        allowed_bytes = pacer.allowance_bytes(now_us, bytes_per_second, segment_bytes, wanted_bytes)
+        allowed_bytes = pacer.allowance_bytes(
+            now_us, bytes_per_second, segment_bytes, wanted_bytes, round_trip.smoothed_us
+        )
         if allowed_bytes >= wanted_bytes:
             return wanted_bytes
         return allowed_bytes // segment_bytes * segment_bytes
