@@ -36,7 +36,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.logger import Logger
-from twisted.python.context import theContextTracker
+from twisted.python.context import call as callWithContext
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 from zope.interface import implementer
@@ -106,7 +106,7 @@ class UTPTransport:
         self.protocol = protocol
         self.connected = 1
         try:
-            self._in_context(protocol.makeConnection, self)
+            callWithContext(self._log_context(), protocol.makeConnection, self)
         except Exception:
             self._fail(Failure(), "connectionMade raised")
 
@@ -164,16 +164,15 @@ class UTPTransport:
             except Exception:
                 self._fail(Failure(), "resumeProducing raised")
 
-    def _in_context(self, method: Callable[..., object], *arguments: Any) -> None:
-        """Call with our name as the system of whatever is logged meanwhile."""
+    def _log_context(self) -> dict[object, object]:
+        """Our name is the system of whatever is logged meanwhile."""
         # what log.callWithContext does, without looking up and copying what the UDP port's own context says
-        logged = {ILogContext: {"isError": 0, "system": self.logPrefix()}}
-        theContextTracker.currentContext().callWithContext(logged, method, *arguments)
+        return {ILogContext: {"isError": 0, "system": self.logPrefix()}}
 
     def _call(self, method: Callable[..., object], *arguments: Any) -> None:
         """Call the application; if it raises, the connection ends with what it raised as the reason."""
         try:
-            self._in_context(method, *arguments)
+            callWithContext(self._log_context(), method, *arguments)
         except Exception:
             self._fail(Failure(), f"{getattr(method, '__name__', method)} raised")
 
@@ -220,7 +219,7 @@ class UTPTransport:
         protocol, self.protocol = self.protocol, None
         on_lost, self._on_lost = self._on_lost, None
         try:
-            self._in_context(protocol.connectionLost, reason)
+            callWithContext(self._log_context(), protocol.connectionLost, reason)
         except Exception:
             _log.failure("connectionLost raised")
         if on_lost is not None:

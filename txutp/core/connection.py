@@ -49,6 +49,7 @@ from txutp.core.packet import (
     encode_selective_ack,
 )
 from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, ReceiveBuffer
+from txutp.core.rtt import PROBE_MARGIN_US
 from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
 from txutp.core.sequence import MASK16, MASK32, signed32, unwrap
 from txutp.core.settings import SECOND_US, Settings
@@ -532,7 +533,9 @@ class Connection:
         due = self._due
         if due:
             return self._next_control(due, now_us)
-        self._set_deadline()
+        # all timers are looked at again soon if one rings soon, and only those named here may have to ring sooner
+        if self.scheduled_us > now_us + PROBE_MARGIN_US or self._closing or self.sending.is_paced:
+            self._set_deadline()
         return None
 
     def refuse(self, batch: Batch, accepted: int) -> None:

@@ -176,6 +176,11 @@ class Flow(SendBuffer):
         return deadline_us
 
     @property
+    def is_paced(self) -> bool:
+        """Whether a burst waits for its time."""
+        return self._paced_until_us != NEVER_US
+
+    @property
     def _probe_deadline_us(self) -> int:
         """When the tail of what is in flight is probed: once between two acks, and never in back-off."""
         round_trip = self.round_trip
