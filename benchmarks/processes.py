@@ -63,6 +63,11 @@ class Worker:
             raise Failed(self._last_words() or "it has ended") from None
         return self.line()
 
+    def finish(self) -> None:
+        """Wait until it has ended by itself, and well."""
+        if self._process.wait():
+            raise Failed(self._last_words() or "it ended badly")
+
     def _last_words(self) -> str:
         self._process.kill()
         self._process.wait()

@@ -20,7 +20,7 @@ if os.name == "nt":
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
-from benchmarks import buffers, compare, crowds, handshakes, idle, limit, loss, pingpong, rates, streams
+from benchmarks import buffers, compare, crowds, handshakes, idle, limit, loss, pingpong, profile, rates, streams
 from benchmarks.catalogue import PARTS, chosen
 from benchmarks.network import Network, Routed, why_no_namespaces
 from benchmarks.parts import QUICK, Column, Part, Results, Row, Values, measure_round
@@ -453,3 +453,22 @@ def test_loopback_needs_nothing() -> None:
     with Network() as network:
         assert network.sender == network.receiver == Host("127.0.0.1")
         assert network.dropped_datagrams() is None
+
+
+def test_the_profile_tells_places_of_both_ends_and_of_a_message() -> None:
+    text = profile.tables(TINY)
+
+    stream_text, messages_text = text.split("\n\n")
+    for place in ("the kernel: sendmsg", "txutp/core/connection.py", "Twisted", "**all**"):
+        assert f"| {place} |" in stream_text
+        assert f"| {place} |" in messages_text
+    assert stream_text.startswith("| us per MB | sender | receiver |")
+    assert messages_text.startswith("| us per message | who asks |")
+
+
+def test_an_end_that_ends_badly_under_the_profiler_is_a_failure(tmp_path: Path) -> None:
+    with (
+        profile.profiled(Host("127.0.0.1"), tmp_path / "file", "pingpong", "play", port=1) as player,
+        pytest.raises(Failed),
+    ):
+        player.finish()
