@@ -17,7 +17,7 @@ PACKAGE = ROOT / "txutp"
 # floor do not know each other. A new module is written into this table, and nowhere else.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.sequence", "core.packet", "core.batch", "core.stats"),
-    ("core.delay", "core.mtu", "core.pacing"),
+    ("core.delay", "core.mtu", "core.pacing", "core.rate"),
     ("core.rtt",),
     ("core.congestion",),
     ("core.ledbat", "core.ledbatpp", "core.shallow"),

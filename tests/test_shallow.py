@@ -8,6 +8,7 @@ from tests.support import CLIENT, PORT, SERVER, Accepting, Pair, Stream
 from tests.test_transfer import SEGMENT
 from txutp import Settings, Shallow, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.congestion import Acknowledgement
+from txutp.core.rate import DeliveryRate
 from txutp.core.rtt import RoundTrip
 from txutp.core.shallow import (
     DECREASE,
@@ -34,6 +35,7 @@ class Bench:
         self.now_us = 1_000_000
         self.round_trip = RoundTrip()
         self.round_trip.on_full_size(BASE_US, 0)
+        self.delivery = DeliveryRate()
         if window_segments is not None:
             self.controller.slow_start = False
             self.controller._slowdown_us = 1 << 60
@@ -44,16 +46,10 @@ class Bench:
         self.now_us += int((BASE_US + (queue_us or 0)) * SEGMENT / self.controller.window_bytes)
         round_trip_us = queue_us if other_us is None else other_us
         self.round_trip.on_sample(BASE_US + (queue_us or 0))
+        sent_us = self.now_us - BASE_US - (queue_us or 0)
+        rate = self.delivery.on_ack(self.now_us, SEGMENT, sent_us, self.round_trip.smoothed_us, SEGMENT)
         self.controller.on_ack(
-            Acknowledgement(
-                self.now_us,
-                SEGMENT,
-                self.now_us - BASE_US - (queue_us or 0),
-                queue_us,
-                round_trip_us,
-                self.round_trip,
-                limited,
-            )
+            Acknowledgement(self.now_us, SEGMENT, sent_us, queue_us, round_trip_us, self.round_trip, limited, rate)
         )
 
     def round(self, queue_us: int | None, limited: bool = True) -> float:

@@ -85,6 +85,78 @@ def test_queue_shows() -> None:
     assert stats.base_delay == pytest.approx(10, abs=10)
 
 
+def test_the_delivery_rate_is_that_of_the_path() -> None:
+    """A slow link shows as what it carries, from the first acknowledgements on; a few packets show nothing."""
+    pair = Pair(Link(delay_us=10_000, rate_bytes_per_second=250_000))
+    pair.client.transport.write(b"hello")
+    pair.run(1)
+    assert stats_of(pair.client).delivery_rate == 0
+
+    pair.client.transport.write(CHUNK * 20)
+    pair.run(3)
+    stats = stats_of(pair.client)
+
+    payload_share = stats.mss / stats.pmtu
+    assert stats.delivery_rate == pytest.approx(250_000 * payload_share, rel=0.1)
+    assert stats_of(pair.server).delivery_rate == 0
+
+
+def test_silence_does_not_count_as_slowness() -> None:
+    """A rate is measured from when something was on its way, not from the end of the rate before it."""
+    pair = Pair(Link(delay_us=10_000, rate_bytes_per_second=250_000))
+    pair.client.transport.write(CHUNK)
+    pair.run(3_600)
+
+    pair.client.transport.write(CHUNK)
+    seen: list[float] = []
+    before = stats_of(pair.client).delivery_rate
+
+    def measured() -> bool:
+        """Whether the first measurement since the silence is there."""
+        rate = stats_of(pair.client).delivery_rate
+        seen.append(rate)
+        return rate != before
+
+    assert pair.run(5, until=measured)
+    assert seen[-1] > 50_000
+
+
+def test_what_is_on_its_way_shows() -> None:
+    """Packets that nothing acknowledges are unacked, and lost when the timeout says so."""
+    pair = Pair(Link(delay_us=10_000))
+    pair.run(1)
+    pair.up.loss = 1.0
+    pair.client.transport.write(CHUNK)
+    pair.run(0.01)
+    stats = stats_of(pair.client)
+    assert stats.unacked == stats.bytes_sent // stats.mss > 2
+    assert stats.lost == 0
+
+    # the oldest are sent again and again; the others have to wait until those arrive
+    pair.run(5)
+    assert 0 < stats_of(pair.client).lost < stats_of(pair.client).unacked
+
+    pair.up.loss = 0.0
+    pair.run(30)
+    assert (stats_of(pair.client).unacked, stats_of(pair.client).lost) == (0, 0)
+
+
+def test_how_long_ago_a_packet_left_and_came() -> None:
+    """A silence shows on both sides; keepalives are packets too."""
+    pair = Pair(Link(delay_us=10_000))
+    pair.run(1)
+    pair.client.transport.write(b"x")
+    pair.run(2)
+
+    client, server = stats_of(pair.client), stats_of(pair.server)
+
+    assert client.lastsnd == pytest.approx(2_000, abs=1)
+    assert server.lastrcv == pytest.approx(1_990, abs=1)
+    assert client.lastrcv == pytest.approx(1_980, abs=1)
+    pair.run(29)
+    assert stats_of(pair.client).lastsnd < 10_000
+
+
 def test_after_the_end() -> None:
     """The last numbers stay, and the reason of the end is told."""
     pair = Pair()

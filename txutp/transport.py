@@ -344,7 +344,7 @@ class UTPTransport:
         """How the connection is doing, in the words of ``ss -ti``; after its end, how it was doing then."""
         if self._connection is None:
             raise RuntimeError("There is no connection yet, so there is nothing to tell.")
-        return self._connection.stats()
+        return self._connection.stats(self._utp.now_us())
 
     # -- ITCPTransport --
 

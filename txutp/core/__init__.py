@@ -8,7 +8,7 @@ Units
     sequence numbers are unwrapped integers; they become 16 bits only on the wire.
 
 Floors (a file imports only from the floors above it in this list)
-    sequence, packet, batch, stats · rtt, delay · congestion · ledbat · settings, sending, receiving · flow ·
+    sequence, packet, batch, stats · rtt, delay, rate · congestion · ledbat · settings, sending, receiving · flow ·
     connection · multiplexer
 
 Verbs

@@ -25,6 +25,7 @@ class Acknowledgement:
 
     __slots__ = (
         "acked_bytes",
+        "delivery_rate",
         "now_us",
         "one_way_delay_us",
         "round_trip",
@@ -42,6 +43,7 @@ class Acknowledgement:
         round_trip_delay_us: int | None,
         round_trip: RoundTrip,
         window_limited: bool,
+        delivery_rate: float = 0.0,
     ) -> None:
         self.now_us = now_us
         self.acked_bytes = acked_bytes  # that were not acknowledged before
@@ -50,6 +52,7 @@ class Acknowledgement:
         self.round_trip_delay_us = round_trip_delay_us
         self.round_trip = round_trip
         self.window_limited = window_limited  # the window, not application or peer, bounded what was in flight
+        self.delivery_rate = delivery_rate  # bytes per second, if a sample of it ends with this packet; else 0
 
 
 class Controller(Protocol):

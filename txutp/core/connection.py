@@ -261,7 +261,7 @@ class Connection:
             and sending.round_trip.smoothed_us >= BULK_ROUND_TRIP_US
         )
 
-    def stats(self) -> ConnectionStats:
+    def stats(self, now_us: int) -> ConnectionStats:
         """How the connection is doing."""
         sending = self.sending
         round_trip = sending.round_trip
@@ -280,9 +280,14 @@ class Connection:
             mss=sending.segment_bytes,
             pmtu=sending.segment_bytes + HEADER_BYTES + ip_overhead_bytes(self.address),
             pacing_rate=sending.pacing_rate,
+            delivery_rate=steering.delivery.bytes_per_second if steering else 0.0,
             send_window=sending.peer_window_bytes,
             receive_window=self.receiving.window_bytes,
             unsent=sending.unsent_bytes,
+            unacked=sending.outstanding,
+            lost=sending.lost_segments,
+            lastsnd=(now_us - self._last_sent_us) / 1_000 if self.segments_sent else 0.0,
+            lastrcv=(now_us - self._last_received_us) / 1_000 if self._last_received_us else 0.0,
             bytes_sent=sending.bytes_sent + sending.bytes_resent,
             bytes_retrans=sending.bytes_resent,
             bytes_acked=sending.bytes_sent - (sending.unacked_bytes - sending.unsent_bytes),

@@ -61,7 +61,6 @@ LEARN_SAMPLES = 20
 LEARN_SPREAD_US = 2_000
 
 BUCKET_ACKS = 3
-BUCKET_SEGMENTS = 4
 
 
 class Shallow:
@@ -85,8 +84,6 @@ class Shallow:
         "_previous_minimum_us",
         "_quiet",
         "_quiet_rounds",
-        "_rate_bytes",
-        "_rate_started_us",
         "_rates",
         "_round_delays",
         "_round_lost_bytes",
@@ -135,10 +132,8 @@ class Shallow:
         self._quiet_rounds = 0
         self._lossless_rounds = LOSSLESS_ROUNDS + 1
 
-        # delivery rate in bytes per second, over buckets of half a round trip
+        # delivery rate in bytes per second
         self._rates = (0.0, 0.0)  # the largest in this round and in the last
-        self._rate_started_us = 0
-        self._rate_bytes = 0
         self._slow_maximum = 0.0
 
         # slowdown
@@ -159,7 +154,8 @@ class Shallow:
     def on_ack(self, ack: Acknowledgement) -> None:
         now_us = ack.now_us
         smoothed_us = ack.round_trip.smoothed_us or 1
-        self._measure_rate(now_us, ack.acked_bytes, smoothed_us)
+        if ack.delivery_rate > self._rates[0]:
+            self._rates = (ack.delivery_rate, self._rates[1])
         delay_us = ack.round_trip_delay_us
         if delay_us is not None:
             if ack.one_way_delay_us is not None:
@@ -323,18 +319,6 @@ class Shallow:
         if delay_us > self.target_delay_us / 2:
             self._quiet = False
             self._quiet_rounds = 0
-
-    def _measure_rate(self, now_us: int, acked_bytes: int, smoothed_us: int) -> None:
-        elapsed_us = now_us - self._rate_started_us
-        self._rate_bytes += acked_bytes
-        if elapsed_us < smoothed_us // 2 or self._rate_bytes < BUCKET_SEGMENTS * self.segment_bytes:
-            return
-        if self._rate_started_us and elapsed_us:
-            rate = self._rate_bytes * SECOND_US / elapsed_us
-            if rate > self._rates[0]:
-                self._rates = (rate, self._rates[1])
-        self._rate_started_us = now_us
-        self._rate_bytes = 0
 
     def _next_round(self, now_us: int) -> None:
         self._round_started_us = now_us

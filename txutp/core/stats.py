@@ -127,12 +127,24 @@ class ConnectionStats:
     """Bytes in a full packet with the headers of uTP, UDP and IP: what the path is known, or assumed, to carry."""
     pacing_rate: float
     """Bytes per second at which packets leave; 0 if the controller does not pace."""
+    delivery_rate: float
+    """Bytes per second at which the peer got our data lately: those that it acknowledged in half a round trip or more,
+    by the last such measurement.  0 before there was one, as long as no more than a few packets were sent."""
     send_window: int
     """Bytes that the peer has room for."""
     receive_window: int
     """Bytes that we have room for."""
     unsent: int
     """Bytes that were written and have not left yet."""
+    unacked: int
+    """Packets that left and are not acknowledged, those behind a gap included."""
+    lost: int
+    """Those of them that are taken for lost and wait to be sent again."""
+
+    lastsnd: float
+    """How long ago we sent a packet of any type."""
+    lastrcv: float
+    """How long ago one came.  Every packet of uTP has an acknowledgement, so this is ``lastack`` too."""
 
     bytes_sent: int
     """Payload bytes that left, retransmissions included."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from txutp.core.congestion import Acknowledgement, Controller
 from txutp.core.delay import PathDelay
 from txutp.core.pacing import Pacer
+from txutp.core.rate import DeliveryRate
 from txutp.core.rtt import RoundTrip
 from txutp.core.settings import SECOND_US, Settings
 
@@ -16,13 +17,14 @@ from txutp.core.settings import SECOND_US, Settings
 class Steering:
     """The controller of one flow, and what it is told."""
 
-    __slots__ = ("_pacer", "controller", "delay", "queue_delay_us")
+    __slots__ = ("_pacer", "controller", "delay", "delivery", "queue_delay_us")
 
     def __init__(self, settings: Settings, segment_bytes: int) -> None:
         self.controller: Controller = settings.congestion(
             segment_bytes=segment_bytes, target_delay_us=settings.target_delay_us
         )
         self.delay = PathDelay()
+        self.delivery = DeliveryRate()
         self.queue_delay_us = 0  # the last sample, by both signals
         self._pacer = Pacer() if self.controller.pacing_gain else None
 
@@ -60,8 +62,10 @@ class Steering:
             both_ways_us = round_trip.on_full_size(full_size_us, now_us)
             one_way_us = self.delay.on_difference(difference_us, full_size_us, now_us)
             self.queue_delay_us = both_ways_us if one_way_us is None else min(one_way_us, both_ways_us)
-        self.controller.on_ack(
-            Acknowledgement(now_us, acked_bytes, sent_us, one_way_us, both_ways_us, round_trip, window_limited)
+        controller = self.controller
+        rate = self.delivery.on_ack(now_us, acked_bytes, sent_us, round_trip.smoothed_us, controller.segment_bytes)
+        controller.on_ack(
+            Acknowledgement(now_us, acked_bytes, sent_us, one_way_us, both_ways_us, round_trip, window_limited, rate)
         )
 
     def paced_bytes(self, now_us: int, wanted_bytes: int, segment_bytes: int, round_trip: RoundTrip) -> int:
