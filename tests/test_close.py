@@ -450,3 +450,15 @@ def test_after_losses_a_client_stays_to_repeat_its_last_ack() -> None:
     assert [packet.ack_nr for packet in scene.peer.take()] == [7_002, 7_002]
     scene.run(3)
     assert scene.client.lost_type is error.ConnectionDone
+
+
+def test_an_abort_ends_the_wait_for_a_lost_last_ack() -> None:
+    """Who aborts wants no more of it: the application hears so at once, and the UDP port closes."""
+    scene = ended_by_both([7_001, 7_000])
+    assert not scene.client.lost
+    scene.client.transport.abortConnection()
+    assert not scene.client.lost
+    scene.run(0.001)
+    assert scene.client.lost_type is error.ConnectionAborted
+    assert list(scene.network.ports) == [(SERVER, PORT)]
+    assert scene.client_reactor.getDelayedCalls() == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from twisted.internet import error
 
@@ -15,6 +17,7 @@ from tests.support import (
     ScriptedClient,
     ScriptedPeer,
     ScriptedServer,
+    Stream,
 )
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.connection import DONE, Connection
@@ -409,3 +412,83 @@ def test_a_silent_server_is_not_asked_for_ever() -> None:
     scene = ScriptedServer(settings=Settings(keepalive_us=None))
     scene.run(600)
     assert len(scene.peer.take()) == 6
+
+
+# -- a server that stops in the middle of a handshake --
+
+
+def test_a_server_that_stops_says_no_more_to_an_unproven_source_than_it_heard() -> None:
+    """The SYN-ACK was as long as the SYN: nothing follows it."""
+    scene = ScriptedClient(confirm=False)
+    scene.peer.syn(1_000, 5_000)
+    scene.run(0.001)
+    scene.ports[0].stopListening()
+    scene.run(10)
+    assert [packet.type for packet in scene.peer.packets] == [ST_STATE]
+    assert (SERVER, PORT) not in scene.network.ports
+    assert scene.server_reactor.getDelayedCalls() == []
+
+
+def test_a_server_that_stops_before_its_answer_refuses() -> None:
+    """The SYN is as long as a RESET, so that may leave in the place of the SYN-ACK."""
+    scene = ScriptedClient()
+    scene.peer.syn(2_000, 5_000)
+    multiplexer = scene.ports[0]._utp.multiplexer
+    assert scene.run(1, until=lambda: multiplexer.half_open == 1)
+    scene.ports[0].stopListening()
+    scene.run(1)
+    (answer,) = scene.peer.take()
+    assert (answer.type, answer.connection_id, answer.ack_nr) == (ST_RESET, 2_000, 5_000)
+
+
+def half_open_at_the_end(pair: Pair) -> Stream:
+    """Another client, whose proof is on its way when the server stops listening."""
+    late = Accepting()
+    UTPClientEndpoint(pair.client_reactor, SERVER, PORT).connect(late)
+    assert pair.run(1, until=lambda: bool(late.made))
+    pair.ports[0].stopListening()
+    return late.made[0]
+
+
+def test_the_proof_that_comes_after_the_end_of_the_server_draws_a_reset() -> None:
+    """Other connections keep the UDP port open, so the late client hears at once that nobody wants it."""
+    pair = Pair()
+    late = half_open_at_the_end(pair)
+    pair.run(0.05)
+    assert late.lost_type is error.ConnectionLost
+    assert len(pair.accepting.made) == 1
+    pair.client.transport.write(b"still here")
+    pair.run(0.1)
+    assert bytes(pair.server.received) == b"still here"
+
+
+def test_a_closed_port_is_believed_only_before_the_peer_has_shown_that_it_knows_us() -> None:
+    """An ICMP error is all that the host of a server says that stopped after its SYN-ACK; later it may be forged."""
+    pair = Pair()
+    pair.server.transport.write(b"welcome")
+    pair.run(0.1)
+    recorder, _ = pair.record()
+    early = half_open_at_the_end(pair)
+    pair.client.transport.write(b"x")
+    pair.run(0.001)
+    utp = pair.client_reactor.network.ports[CLIENT, pair.client.transport.getHost().port].protocol
+    for datagram in recorder.datagrams:
+        utp.unreachable(datagram.data, (SERVER, PORT), errno.ECONNREFUSED, 0)
+    pair.run(0.001)
+    assert early.lost_type is error.ConnectionLost
+    pair.run(1)
+    assert not pair.client.lost
+    assert bytes(pair.server.received) == b"x"
+
+
+def test_a_host_that_cannot_be_reached_for_a_moment_ends_nothing_that_is_up() -> None:
+    """Routes come back; that nobody has a port is another matter."""
+    pair = Pair()
+    recorder, _ = pair.record()
+    early = half_open_at_the_end(pair)
+    utp = pair.client_reactor.network.ports[CLIENT, pair.client.transport.getHost().port].protocol
+    assert recorder.datagrams
+    for datagram in recorder.datagrams:
+        utp.unreachable(datagram.data, (SERVER, PORT), errno.EHOSTUNREACH, 0)
+    pair.run(0.001)
+    assert not early.lost

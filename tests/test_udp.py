@@ -12,6 +12,7 @@ import pytest_twisted
 from twisted.internet import error, reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 
 from tests.support import Accepting, HalfStream, Stream
@@ -20,6 +21,7 @@ from txutp import UTPClientEndpoint, UTPProtocol, connectUTP, listenUTP
 from txutp import sharing as sharing_module
 from txutp.core.batch import Batch
 from txutp.core.connection import Connection
+from txutp.core.packet import ST_STATE, Packet, parse_untrusted
 from txutp.port import UTPServerTransport
 from txutp.udp import UDP_GRO, UDP_SEGMENT, BatchPort, PlainPort, has_option, local_address_for
 
@@ -391,3 +393,29 @@ async def test_connecting_to_a_closed_udp_port_is_refused_at_once(interface: str
     with pytest.raises(error.ConnectionRefusedError):
         await endpoint.connect(Accepting())
     assert reactor.seconds() - started < 10  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("interface", [LOCAL, "::1"])
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_only_listens_hears_that_the_server_has_gone(interface: str) -> None:
+    """The server stopped after its SYN-ACK, and its port is closed: the proof of our source draws an ICMP error."""
+
+    class Stopping(DatagramProtocol):
+        """Answers a SYN, and goes."""
+
+        def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+            syn = parse_untrusted(datagram)
+            assert syn is not None
+            answer = Packet(ST_STATE, syn.connection_id, 1, 1, 1 << 20, 7_000, syn.seq_nr)
+            self.transport.write(answer.encode(), addr)
+            self.transport.stopListening()
+
+    port = reactor.listenUDP(0, Stopping(), interface=interface)  # type: ignore[attr-defined]
+    connecting = Accepting()
+    endpoint = UTPClientEndpoint(reactor, interface, port.getHost().port, timeout=20)
+    client = await endpoint.connect(connecting)
+    started = reactor.seconds()  # type: ignore[attr-defined]
+    while not connecting.made[0].lost and reactor.seconds() - started < 10:  # type: ignore[attr-defined]
+        await pause()
+    assert client is connecting.made[0]
+    assert client.lost_type is error.ConnectionLost

@@ -28,6 +28,7 @@ from txutp.core.connection import (
     DONE,
     PORT_CLOSED,
     REFUSED_BY_PEER,
+    SYN_RECEIVED,
     SYN_SENT,
     UNREACHABLE,
     Connection,
@@ -204,6 +205,9 @@ class UTPProtocol(DatagramProtocol):
         elif connection.state == SYN_SENT:
             connection.fail(REFUSED_BY_PEER if code == errno.ECONNREFUSED else UNREACHABLE)
             self.touch(connection)
+        elif code == errno.ECONNREFUSED:
+            connection.port_is_closed()
+            self.touch(connection)
 
     def farewell(self) -> None:
         """The socket closes: peers of connections that are still up should not have to find out by themselves."""
@@ -240,6 +244,14 @@ class UTPProtocol(DatagramProtocol):
         self.multiplexer.forget(connection, self.now_us())
         self._check_empty()
 
+    def abort(self, connection: Connection) -> None:
+        """Close a connection at once.  One that has ended, and stays only to repeat its last ack, goes too."""
+        if connection in self._ended:
+            self._ended.remove(connection)
+            connection.close_reason = ABORTED
+        connection.abort()
+        self.touch(connection)
+
     def touch(self, connection: Connection) -> None:
         """Something was asked of a connection: it is settled in this turn if one is under way, else in the next."""
         self.multiplexer.touch(connection)
@@ -247,13 +259,21 @@ class UTPProtocol(DatagramProtocol):
             self._settle_soon()
 
     def stop_accepting(self) -> None:
-        """No new connections; those that are not confirmed are told so."""
+        """No new connections, and none of those that are not confirmed.
+
+        Who was answered already gets no second answer before its source is proved.  Then the proof draws a RESET, or an
+        ICMP error if the UDP port has gone.
+        """
         self.accept = None
         self.multiplexer.listening = False
         for connection in self.multiplexer:
-            if not connection.accepted and not connection.initiator:
+            if connection.accepted or connection.initiator:
+                continue
+            if connection.state == SYN_RECEIVED and connection.segments_sent:
+                connection.fail(PORT_CLOSED)
+            else:
                 connection.abort(PORT_CLOSED)
-                self.touch(connection)
+            self.touch(connection)
 
     def accept_again(self, accept: Callable[[Connection], None], settings: Settings) -> None:
         """Somebody listens on a port that connections have kept open; the settings are for new connections."""

@@ -304,8 +304,7 @@ class UTPTransport:
         if not self.connected or self._connection is None or self._failure is not None:
             return
         self.disconnecting = True
-        self._connection.abort()
-        self._utp.touch(self._connection)
+        self._utp.abort(self._connection)
 
     def loseWriteConnection(self) -> None:
         """End our half of the stream behind what was written; reading goes on."""

@@ -430,8 +430,22 @@ class Connection:
         # It acknowledges the number of the packet that it answers; a STATE carries that of the next one to be sent.
         if self.state == CLOSED or not sending.first_unacked - 1 - ACK_SLACK <= ack <= sending.next_sequence:
             return
-        # A peer that forgot the connection after a complete exchange answers late packets so (libutp).  Complete is it
-        # only if nobody waits for more of the peer's stream: half-closed, we do.
+        self._forgotten()
+
+    def port_is_closed(self) -> None:
+        """The peer's host says that nobody has the port.
+
+        That is easily forged, so it counts only as long as nothing has shown that the peer knows this connection
+        (RFC 5927): a server may have stopped right after its SYN-ACK.
+        """
+        if self._unheard and self.state == CONNECTED:
+            self._forgotten()
+
+    def _forgotten(self) -> None:
+        """The peer does not know us any more."""
+        # After a complete exchange peers answer late packets so (libutp).  Complete is it only if nobody waits for more
+        # of their stream: half-closed, we do.
+        sending = self.sending
         everything_arrived = not sending.unsent_bytes and (
             not sending.outstanding or sending.first_unacked == self.fin_sequence
         )
