@@ -316,6 +316,32 @@ def test_a_reactor_that_resolves_no_names_says_so() -> None:
     assert "resolves no names: name.example" in str(failures[0].value)
 
 
+def test_a_factory_hears_which_addresses_a_name_has() -> None:
+    """If it wants to, and before anything is sent; what it raises is logged, and the attempt goes on."""
+    heard: list[Any] = []
+
+    class Curious(Accepting):
+        """A factory that wants to know, and does not get it right."""
+
+        def clientNameResolved(self, connector: Any, addresses: list[Any]) -> None:
+            heard.append((connector, addresses))
+            raise ValueError("too many for me")
+
+        def startedConnecting(self, connector: Any) -> None:
+            pass
+
+    scene = Scene([V6[0], V4[0]], servers=(V6[0],))
+    scene.attempt.cancel()
+    curious = Curious()
+    connector = connectUTP(scene.here, "name.example", PORT, curious)
+    scene.run(1)
+    assert heard == [(connector, [IPv6Address("UDP", V6[0], PORT), IPv4Address("UDP", V4[0], PORT)])]
+    assert curious.made
+    connectUTP(scene.here, V6[0], PORT, curious)
+    scene.run(1)
+    assert len(heard) == 1
+
+
 # -- scopes --
 
 
@@ -325,7 +351,7 @@ class Found:
     def __init__(self) -> None:
         self.addresses: list[Any] = []
 
-    def resolved(self, addresses: list[Any]) -> None:
+    def looked_up(self, addresses: list[Any]) -> None:
         self.addresses = addresses
 
 

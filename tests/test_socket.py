@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import error
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.logger import globalLogPublisher
+from zope.interface import alsoProvides
 
 from tests.interop.support import HERE as INTEROP
 from tests.interop.support import TRANSPORT, running, seeded_bytes, tally_of, within
@@ -29,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = "10.0.0.2"
 THERE = "10.0.0.1"
 PORT = 6881
-EVENTS = ("connect", "data", "end", "finish", "error", "close", "drain", "timeout")
+EVENTS = ("lookup", "connect", "ready", "data", "end", "finish", "error", "close", "drain", "timeout")
 
 
 @dataclass
@@ -135,7 +138,7 @@ def test_a_conversation() -> None:
 
     assert there == [[("data", b"hello world"), "end", "finish", ("close", False)]]
     told = [("written", None), "finish", ("ended", None)]
-    assert here == ["connect", *told, ("data", "hi"), "end", ("close", False)]
+    assert here == ["connect", "ready", *told, ("data", "hi"), "end", ("close", False)]
 
 
 def test_nothing_is_emitted_from_within_a_call() -> None:
@@ -178,6 +181,144 @@ def test_a_refused_connection_is_an_error_and_a_close() -> None:
     assert types(events) == [("error", refused), ("written", refused), ("ended", refused), ("close", True)]
     assert socket.destroyed
     assert (socket.readyState, socket.connecting, socket.address()) == ("closed", False, None)
+
+
+@dataclass
+class Names:
+    """A resolver that knows two addresses of one name."""
+
+    addresses: tuple[str, ...] = (THERE, "fd00::1")
+
+    def resolveHostName(self, receiver: Any, hostName: str, portNumber: int, **options: Any) -> None:
+        """Answer within the call."""
+        receiver.resolutionBegan(object())
+        for host in self.addresses:
+            kind = IPv6Address if ":" in host else IPv4Address
+            receiver.addressResolved(kind("UDP", host, portNumber))
+        receiver.resolutionComplete()
+
+
+def looking_up(scene: Scene, *addresses: str) -> None:
+    """Let every name have these addresses."""
+    scene.here.nameResolver = Names(addresses)  # type: ignore[attr-defined]
+    alsoProvides(scene.here, IReactorPluggableNameResolver)
+
+
+def test_a_lookup_is_an_event_for_each_address() -> None:
+    """It comes before anything else; an address of numbers is not looked up."""
+    scene = Scene()
+    looking_up(scene, THERE, "fd00::1")
+    socket = Socket(scene.here)
+    events = written_down(socket)
+    socket.connect(PORT, "server.example")
+    assert events == []
+    scene.run(1)
+    name = "server.example"
+    assert events == [("lookup", None, THERE, 4, name), ("lookup", None, "fd00::1", 6, name), "connect", "ready"]
+    events = written_down(scene.connect())
+    scene.run(1)
+    assert events == ["connect", "ready"]
+
+
+def test_a_name_that_nobody_knows_is_a_lookup_with_an_error() -> None:
+    scene = Scene()
+    looking_up(scene)
+    socket = Socket(scene.here)
+    events = written_down(socket)
+    socket.connect(PORT, "server.example")
+    scene.run(1)
+    unknown = error.DNSLookupError
+    assert types(events) == [("lookup", unknown, None, None, "server.example"), ("error", unknown), ("close", True)]
+
+
+def test_destroy_within_a_lookup() -> None:
+    """Nothing more is said about the name, and nobody connects."""
+    scene = Scene()
+    looking_up(scene, THERE, "fd00::1")
+    socket = Socket(scene.here)
+    events = written_down(socket)
+    socket.once("lookup", socket.destroy)
+    socket.connect(PORT, "server.example")
+    scene.run(1)
+    assert events == [("lookup", None, THERE, 4, "server.example"), ("close", False)]
+    assert scene.accepted == []
+    assert list(scene.network.ports) == [(THERE, PORT)]
+
+
+def test_a_socket_connects_again_after_its_end() -> None:
+    """Its counters begin again; what was said to it stays: listeners, the encoding, half open or not."""
+    scene = Scene()
+    scene.server.on("connection", lambda accepted: accepted.pipe(accepted))
+    socket = Socket(scene.here)
+    events = written_down(socket)
+    seen: list[tuple[int, int, bool]] = []
+    socket.setEncoding("utf8")
+    socket.on("connect", lambda: socket.end("caf\N{LATIN SMALL LETTER E WITH ACUTE}"))
+
+    @socket.on("close")
+    def again() -> None:
+        seen.append((socket.bytesRead, socket.bytesWritten, socket.destroyed))
+        if len(seen) < 3:
+            socket.connect(PORT, THERE)
+
+    socket.connect(PORT, THERE)
+    scene.run(60)
+    once = ["connect", "ready", ("data", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"), "finish", "end", ("close", False)]
+    assert [event for event in events if event != "finish"] == [event for event in once * 3 if event != "finish"]
+    assert events.count("finish") == 3
+    assert seen == [(5, 5, True)] * 3
+    assert len(scene.accepted) == 3
+    assert list(scene.network.ports) == [(THERE, PORT)]
+
+
+def test_a_socket_connects_again_after_a_failure() -> None:
+    """Half a character, a pipe and an error do not get into the next connection."""
+    scene = Scene()
+    socket = Socket(scene.here)
+    events = written_down(socket, "connect", "data", "error", "close")
+    sink: list[Any] = []
+    socket.pipe(type("Sink", (), {"write": staticmethod(sink.append)})())
+    socket.setEncoding("utf8")
+    socket.connect(PORT + 1, THERE)
+    scene.run(31)
+    assert types(events) == [("error", error.TimeoutError), ("close", True)]
+    events.clear()
+
+    socket.connect(PORT, THERE)
+    scene.run(1)
+    scene.accepted[0].write(b"\xc3")
+    scene.run(1)
+    scene.accepted[0].resetAndDestroy()
+    scene.run(1)
+    assert types(events) == ["connect", ("error", error.ConnectionLost), ("close", True)]
+    events.clear()
+
+    socket.connect(PORT, THERE)
+    scene.run(1)
+    scene.accepted[1].end("ok")
+    scene.run(1)
+    assert events == ["connect", ("data", "ok"), ("close", False)]
+    assert sink == []
+
+
+def test_a_connection_that_was_left_does_not_end_the_next_one() -> None:
+    """After destroy the old one closes in the background, while the socket has a new one already."""
+    scene = Scene(Link(delay_us=500_000))
+    socket, accepted = scene.pair()
+    accepted.on("data", print)
+    socket.write("x" * 5_000)
+    events = written_down(socket)
+    socket.destroy()
+    with pytest.raises(RuntimeError, match="from its event close on"):
+        socket.connect(PORT, THERE)
+    scene.run(0.001)
+    assert events == [("close", False)]
+    socket.connect(PORT, THERE)
+    scene.run(10)
+    assert accepted.destroyed
+    assert events == [("close", False), "connect", "ready"]
+    assert socket.readyState == "open"
+    assert len(scene.accepted) == 2
 
 
 def test_ready_states() -> None:
@@ -389,7 +530,7 @@ def test_reset_and_destroy_is_an_error_there() -> None:
 
 def test_destroy_within_a_listener() -> None:
     """Whatever the event: nothing comes after it but ``close``."""
-    for name in ("connect", "data", "end", "drain", "finish"):
+    for name in ("connect", "ready", "data", "end", "drain", "finish"):
         scene = Scene()
         scene.server.on("connection", lambda socket: socket.pipe(socket))
         socket = scene.connect()
@@ -554,7 +695,7 @@ WRONG: list[tuple[type[Exception], str, Callable[[Socket], Any]]] = [
     (ValueError, "from 1 to 65535", lambda socket: Socket(socket.reactor).connect(0)),
     (ValueError, "from 0 to 65535", lambda socket: Server(reactor=socket.reactor).listen(65_536)),
     (TypeError, "a host is a name", lambda socket: Socket(socket.reactor).connect(80, 5)),  # type: ignore[arg-type]
-    (RuntimeError, "needs a new Socket", lambda socket: socket.connect(80)),
+    (RuntimeError, "has a connection already", lambda socket: socket.connect(80)),
     (RuntimeError, "call connect before", lambda socket: Socket(socket.reactor).write("x")),
     (TypeError, "data is a str, or bytes", lambda socket: socket.write(5)),
     (TypeError, "data is a str, or bytes", lambda socket: socket.end([b"x"])),

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
     IReactorPluggableNameResolver,
     IResolutionReceiver,
 )
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -39,6 +40,8 @@ from txutp.udp import numeric_address, twisted_address
 
 # RFC 8305 section 5: the Connection Attempt Delay.
 ATTEMPT_DELAY_SECONDS = 0.25
+
+_log = Logger()
 
 
 class UTPClientTransport(TLSCapableTransport):
@@ -73,7 +76,7 @@ class UTPClientTransport(TLSCapableTransport):
             reactor.nameResolver.resolveHostName(Candidates(self), host, port, transportSemantics="UDP")
         elif hasattr(reactor, "resolve"):
             found: Deferred[str] = reactor.resolve(host)
-            found.addCallbacks(lambda address: self.resolved([(address, port)]), lambda failure: self.resolved([]))
+            found.addCallbacks(lambda address: self.looked_up([(address, port)]), lambda failure: self.resolved([]))
         else:
             self._problem = error.DNSLookupError(f"this reactor resolves no names: {host}")
             self._next_call = reactor.callLater(0, self.resolved, [])
@@ -86,6 +89,16 @@ class UTPClientTransport(TLSCapableTransport):
         except OSError as problem:  # there is no such scope
             self._problem = error.getConnectError((problem.errno, str(problem)))
         self.resolved(found)
+
+    def looked_up(self, addresses: list[Address]) -> None:
+        """The reactor's resolver found these for the name; none if there are none."""
+        tell = getattr(self._connector.factory, "clientNameResolved", None) if self._connector is not None else None
+        if self._connecting and addresses and tell is not None:
+            try:
+                tell(self._connector, [twisted_address(where) for where in addresses])
+            except Exception:
+                _log.failure("clientNameResolved raised")
+        self.resolved(addresses)
 
     def resolved(self, addresses: list[Address]) -> None:
         """These are the addresses of the name, the best first."""
@@ -269,7 +282,7 @@ class Candidates:
         self._found[where] = None
 
     def resolutionComplete(self) -> None:
-        self._client.resolved(list(self._found))
+        self._client.looked_up(list(self._found))
 
 
 def alternating(addresses: list[Address]) -> list[Address]:
@@ -331,7 +344,8 @@ def connectUTP(
     ``port`` is a number or the name of a service, ``timeout`` in seconds (None for none).  Without ``bindAddress`` the
     connection leaves from a UDP port that it shares with others.  With (host, port) it leaves from there: from the
     port that listens there, if this reactor has it open, else from one of its own.  An empty host or the port 0 leave
-    that part to us.  Failures reach the factory's ``clientConnectionFailed``.
+    that part to us.  Failures reach the factory's ``clientConnectionFailed``.  If the factory has a method
+    ``clientNameResolved(connector, addresses)``, that hears which addresses a name has, the best first.
     """
     connector = UTPConnector(
         reactor, host, port, factory, timeout, bindAddress, Settings() if settings is None else settings

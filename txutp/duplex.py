@@ -69,9 +69,22 @@ class Duplex(Readable):
     def __init__(self, reactor: Any = None, allowHalfOpen: bool = False) -> None:
         super().__init__(reactor)
         self.allowHalfOpen = allowHalfOpen
+
+        # options that the transport does not know yet
+        self._no_delay = False
+        self._keep_alive = False
+
+        # silence
+        self._timeout_seconds = 0.0
+        self._active_at = 0.0  # when something was written, or arrived
+        self._timer: Any = None
+
+    def _renew(self) -> None:
+        super()._renew()
         self.connecting = False
         self.bytesWritten = 0
         """How many bytes were given to ``write``, whether they have left or not."""
+        self._arrived_bytes = 0  # of those, when the timer fired the last time
 
         # writing
         self._early: list[tuple[bytes, Callback | None]] = []  # written before we were connected
@@ -81,16 +94,6 @@ class Duplex(Readable):
         self._ended = False  # `end` was called
         self._finished = False  # and everything has arrived
         self._end_callbacks: list[Callback] = []
-
-        # options that the transport does not know yet
-        self._no_delay = False
-        self._keep_alive = False
-
-        # silence
-        self._timeout_seconds = 0.0
-        self._active_at = 0.0  # when something was written, or arrived
-        self._arrived_bytes = 0  # of what was written, when the timer fired the last time
-        self._timer: Any = None
 
     def __repr__(self) -> str:
         there = self._peer()

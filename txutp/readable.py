@@ -38,20 +38,29 @@ class Readable(Handle):
 
     def __init__(self, reactor: Any = None) -> None:
         super().__init__(reactor)
+        self._flowing: bool | None = None  # None: nobody has said anything yet
+        self._encoding: str | None = None
+        self._pipes: list[Pipe] = []
+        self._renew()
+
+    def _renew(self) -> None:
+        """What belongs to one connection is as in the beginning."""
         self.destroyed = False
         self.bytesRead = 0
         """How many bytes have arrived, whether somebody has had them or not."""
         self._problem: BaseException | None = None  # what destroyed us
         self._transport: Any = None  # while connected
-        self._flowing: bool | None = None  # None: nobody has said anything yet
         self._held: list[bytes] = []  # arrived while not flowing
-        self._decoder: Decoder | None = None
+        self._decoder: Decoder | None = None if self._encoding is None else decoder_for(self._encoding)
         self._end_told = False
-        self._pipes: list[Pipe] = []
+        for pipe in self._pipes:
+            pipe.stop()
+        self._pipes.clear()
 
     def setEncoding(self, encoding: str = "utf8") -> Self:
         """Give data as str from now on, instead of bytes.  A character may come in several packets."""
         self._decoder = decoder_for(encoding)
+        self._encoding = encoding
         return self
 
     def pause(self) -> Self:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import defer
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError, ConnectionClosed, ConnectionDone
+from twisted.internet.error import CannotListenError, ConnectionClosed, ConnectionDone, DNSLookupError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.python.failure import Failure
@@ -49,9 +49,10 @@ class Socket(Duplex):
     def __init__(self, reactor: Any = None, *, allowHalfOpen: bool = False, settings: Settings | None = None) -> None:
         """Without ``allowHalfOpen`` our half ends when the other side ends its own; with it, only by ``end``."""
         super().__init__(reactor, allowHalfOpen)
-
-        # our life
         self._settings = settings
+
+    def _renew(self) -> None:
+        super()._renew()
         self._server: Server | None = None  # that accepted us
         self._connector: Any = None
         self._close_told = False
@@ -61,13 +62,16 @@ class Socket(Duplex):
     def connect(self, port: int, host: str | Listener = "localhost", listener: Listener | None = None) -> Self:
         """Connect to a uTP port; ``listener`` is called at the event ``connect``.
 
-        The name is looked up by the reactor.  Failure is an event ``error``, with an exception of
-        ``twisted.internet.error``, then ``close``.  A socket connects only once.
+        The name is looked up by the reactor: the event ``lookup`` comes for each address that it has.  Failure is an
+        event ``error``, with an exception of ``twisted.internet.error``, then ``close``.  From the event ``close`` on
+        the socket may connect again; it keeps its listeners, its encoding and its options.
         """
         host, listener = left_out(host, "localhost", listener)
         port, host = checked_port(port, 1), checked_host(host)
+        if self._close_told:
+            self._renew()
         if self.destroyed or self._connector is not None or self._transport is not None:
-            raise RuntimeError("a socket connects only once; a new connection needs a new Socket")
+            raise RuntimeError("this socket has a connection already; it may connect again from its event close on")
         if listener is not None:
             self.once("connect", listener)
         self.connecting = True
@@ -115,6 +119,12 @@ class Socket(Duplex):
 
     # -- what the transport brings --
 
+    def _looked_up(self, host: str, addresses: list[Any]) -> None:
+        """The name has these addresses."""
+        for address in addresses:
+            if self.connecting:
+                self.emit("lookup", None, address.host, 6 if ":" in address.host else 4, host)
+
     def _connected(self, transport: Any, producer: Stream) -> None:
         """The transport is there."""
         self._do_now()
@@ -139,12 +149,18 @@ class Socket(Duplex):
 
         if self._server is None:
             self.emit("connect")
+            if not self.destroyed:
+                self.emit("ready")
         else:
             self._server._do_now()
             self._server.emit("connection", self)
 
-    def _failed(self, failure: Failure) -> None:
+    def _failed(self, host: str, failure: Failure) -> None:
         """There is no connection, and none will come."""
+        if self.destroyed:
+            return
+        if failure.check(DNSLookupError):
+            self.emit("lookup", failure.value, None, None, host)
         if not self.destroyed:
             self._shut(failure.value)
             self._tell_end(failure.value, failure.value)
@@ -169,10 +185,10 @@ class Socket(Duplex):
         elif not self.allowHalfOpen:
             self.end()
 
-    def _lost(self, reason: Failure) -> None:
-        """The connection is gone."""
+    def _lost(self, transport: Any, reason: Failure) -> None:
+        """The connection is gone; it may be one that was left long before."""
         self._do_now()
-        if self.destroyed:
+        if transport is not self._transport:
             return
         error = None if reason.check(ConnectionDone) else reason.value
         if error is None and not self._end_told and not self._held:
@@ -220,11 +236,12 @@ class Socket(Duplex):
         self._end_callbacks.clear()
         for callback in callbacks:
             callback(reason)
+        server = self._server
+        self._has_ended()
         self._close_told = True
         self.emit("close", error is not None)
-        if self._server is not None:
-            self._server._forget(self)
-        self._has_ended()
+        if server is not None:
+            server._forget(self)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -247,7 +264,7 @@ class Stream(Protocol):
         """`finish` says more."""
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
-        self._socket._lost(reason)
+        self._socket._lost(self.transport, reason)
 
     def pauseProducing(self) -> None:
         self._socket._full = True
@@ -271,9 +288,13 @@ class _Attempt(ClientFactory):
     def buildProtocol(self, addr: Any) -> Stream:
         return Stream(self._socket)
 
+    # a resolver may have the answer ready within the call of `connect`
+
+    def clientNameResolved(self, connector: Any, addresses: list[Any]) -> None:
+        self._socket._do_later(self._socket._looked_up, connector.host, addresses)
+
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        # a resolver may have the answer ready within the call of `connect`
-        self._socket._do_later(self._socket._failed, reason)
+        self._socket._do_later(self._socket._failed, connector.host, reason)
 
 
 class Server(Handle):
