@@ -414,6 +414,22 @@ def test_a_silent_server_is_not_asked_for_ever() -> None:
     assert len(scene.peer.take()) == 6
 
 
+def test_who_proves_the_source_and_aborts_at_once_was_there() -> None:
+    """The server's turn brings both: its application hears of the connection, of the data, and of the end."""
+    scene = ScriptedClient(confirm=False)
+    peer = scene.peer
+    peer.syn(1_000, 5_000)
+    scene.run(0.001)
+    (answer,) = peer.take()
+    peer.send_id, peer.sequence, peer.ack = 1_001, 5_001, answer.seq_nr - 1
+    peer.data(b"hello")
+    peer.reset()
+    scene.run(0.001)
+    assert scene.server.made == 1
+    assert bytes(scene.server.received) == b"hello"
+    assert scene.server.lost_type is error.ConnectionLost
+
+
 # -- a server that stops in the middle of a handshake --
 
 

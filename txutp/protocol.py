@@ -345,8 +345,8 @@ class UTPProtocol(DatagramProtocol):
             self._check_empty()
 
     def _settle_connection(self, connection: Connection) -> None:
-        # a proven newcomer is handed over
-        if not connection.accepted and connection.state == CONNECTED:
+        # a proven newcomer is handed over, although it may have ended in this very turn; its SYN does not count
+        if not connection.accepted and connection.segments_received:
             connection.accepted = True
             if connection.owner is None and self.accept is not None:
                 self.accept(connection)
