@@ -28,7 +28,6 @@ from txutp.core.connection import (
     DONE,
     PORT_CLOSED,
     REFUSED_BY_PEER,
-    SYN_RECEIVED,
     SYN_SENT,
     UNREACHABLE,
     Connection,
@@ -259,21 +258,13 @@ class UTPProtocol(DatagramProtocol):
             self._settle_soon()
 
     def stop_accepting(self) -> None:
-        """No new connections, and none of those that are not confirmed.
-
-        Who was answered already gets no second answer before its source is proved.  Then the proof draws a RESET, or an
-        ICMP error if the UDP port has gone.
-        """
+        """No new connections; those that are not confirmed are told so."""
         self.accept = None
         self.multiplexer.listening = False
         for connection in self.multiplexer:
-            if connection.accepted or connection.initiator:
-                continue
-            if connection.state == SYN_RECEIVED and connection.segments_sent:
-                connection.fail(PORT_CLOSED)
-            else:
+            if not connection.accepted and not connection.initiator:
                 connection.abort(PORT_CLOSED)
-            self.touch(connection)
+                self.touch(connection)
 
     def accept_again(self, accept: Callable[[Connection], None], settings: Settings) -> None:
         """Somebody listens on a port that connections have kept open; the settings are for new connections."""
