@@ -5,6 +5,13 @@ Two things are swapped. Tests that are given endpoints get those of ``Creator`` 
 them, but ``reroute`` has put ``listenUTP`` and ``connectUTP`` in their place, so that not a line of
 Twisted's tests is copied.
 
+Twisted's mail and SSH suites run some protocols against each other in memory (``loopbackAsync``); those
+are connected with ``loopbackTCP`` instead, and the ``conch`` command that they start in a process of its
+own is told to reroute its TCP as well.
+
+Only a test that really had a connection counts: each that had one writes its name into the file that
+TXUTP_CONFORMANCE_CONNECTED names.
+
 With TXUTP_CONFORMANCE_TRANSPORT=tcp nothing is swapped and the same classes run over TCP: that
 proves the harness, and tells a fault of the transport from a fault of the machine.
 """
@@ -14,9 +21,11 @@ from __future__ import annotations
 import os
 import socket
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attr
+from twisted.conch.test import test_conch
 from twisted.internet import endpoints
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -26,7 +35,7 @@ from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.internet.test import test_tcp
 from twisted.internet.test.connectionmixins import EndpointCreator
 from twisted.internet.test.reactormixins import ReactorBuilder
-from twisted.protocols import ftp
+from twisted.protocols import ftp, loopback
 from twisted.test import test_tcp as global_test_tcp
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -37,6 +46,7 @@ if OVER_UTP:
     from txutp import connectUTP, listenUTP
     from txutp.endpoints import UTPClientEndpoint as ClientEndpoint
     from txutp.endpoints import UTPServerEndpoint as ServerEndpoint
+    from txutp.transport import UTPTransport
 
     # What getHost().type and getPeer().type say.
     ADDRESS_TYPE = "UDP"
@@ -61,6 +71,16 @@ REACTOR = REACTORS[type(installed_reactor).__name__]
 TIMEOUT_SECONDS = 20
 
 
+# What a command of Conch does before anything else.
+REROUTING = b"""
+from functools import partial
+from twisted.internet import reactor
+from txutp import connectUTP, listenUTP
+reactor.connectTCP = partial(connectUTP, reactor)
+reactor.listenTCP = partial(listenUTP, reactor)
+"""
+
+
 def listen(reactor: Any, port: int, factory: Any, interface: str = "") -> Any:
     """A listening port of the transport under test, made by its function."""
     if OVER_UTP:
@@ -80,6 +100,40 @@ def reroute(case: SynchronousTestCase, reactor: Any) -> None:
     if OVER_UTP:
         case.patch(reactor, "listenTCP", partial(listenUTP, reactor))
         case.patch(reactor, "connectTCP", partial(connectUTP, reactor))
+
+
+def note_connections(case: SynchronousTestCase) -> None:
+    """Let a test write its name down at its end, if it had a connection by then."""
+    file = os.environ.get("TXUTP_CONFORMANCE_CONNECTED")
+    if not OVER_UTP or file is None:
+        return
+    begun: list[Any] = []
+    begin = UTPTransport.begin
+
+    def noting(transport: Any, protocol: Any) -> None:
+        """A connection is there."""
+        begun.append(transport)
+        begin(transport, protocol)
+
+    def write_down() -> None:
+        """Say so."""
+        if begun:
+            with Path(file).open("a", encoding="utf-8") as names:
+                names.write(f"{case.id()}\n")
+
+    case.patch(UTPTransport, "begin", noting)
+    case.addCleanup(write_down)
+
+
+def loopback_async(server: Any, client: Any, pumpPolicy: object = None) -> Any:
+    """Connect two protocols that Twisted would let talk in memory."""
+    return loopback.loopbackTCP(server, client, noisy=False)
+
+
+def conch_arguments(arguments: list[str], mod: str = "conch", original: Any = test_conch._makeArgs) -> list[bytes]:
+    """What starts a command of Conch, with rerouted TCP."""
+    python, program, *rest = original(arguments, mod)
+    return [python, program.replace(b"-c", b"-c" + REROUTING, 1), *rest]
 
 
 class Creator(EndpointCreator):
@@ -149,6 +203,7 @@ class BoundBuilder(Translated, ReactorBuilder):
     def setUp(self) -> None:
         """Replace what the tests take from their own module instead of from ``self``."""
         super().setUp()
+        note_connections(self)
         self.patch(test_tcp, "TCPCreator", Creator)
         if OVER_UTP:
             self.patch(test_tcp, "createTestSocket", StandInSocket)
@@ -166,6 +221,10 @@ class BoundCase(Translated):
     def setUp(self) -> Any:
         """Reroute first: some of the tests listen in their own ``setUp``."""
         reroute(self, installed_reactor)
+        note_connections(self)
+        self.patch(loopback, "loopbackAsync", loopback_async)
+        if OVER_UTP:
+            self.patch(test_conch, "_makeArgs", conch_arguments)
         self.patch(global_test_tcp, "WriterProtocol", WriterProtocol)
         # The FTP server took hold of listenTCP when it was imported.
         self.patch(ftp.FTP, "listenFactory", partial(listen, installed_reactor))

@@ -44,11 +44,40 @@ NOT_BOUND = {
     "TestBindAddressBuilder": SOCKET_OPTIONS,
 }
 
+BOTH_NUMBERS = "listens for DNS on TCP and UDP with one number; uTP is on the UDP port of that number itself"
+DOES_NOT_WAIT = "leaves its connections behind at its end, which does no harm in memory"
+IN_MEMORY = "calls the other side within its own calls, as only its relay in memory does"
+KERNEL_CLIENT = "its clients are ssh and sftp, programs that speak TCP of the kernel"
+OTHER_PROCESS = "starts cftp for each of its commands; that conch, its like, runs over uTP, CmdLineClientTests shows"
+
+# The same for the suites of mail and SSH: what has something to do with connections and is not bound.
+APPLICATIONS_NOT_BOUND = {
+    "conch.test.test_cftp.OurServerBatchFileTests": OTHER_PROCESS,
+    "conch.test.test_cftp.OurServerCmdLineClientTests": OTHER_PROCESS,
+    "conch.test.test_cftp.OurServerSftpClientTests": KERNEL_CLIENT,
+    "conch.test.test_conch.OpenSSHClientForwardingTests": KERNEL_CLIENT,
+    "conch.test.test_conch.OpenSSHClientRekeyTests": KERNEL_CLIENT,
+    "conch.test.test_conch.OpenSSHKeyExchangeTests": KERNEL_CLIENT,
+    "conch.test.test_filetransfer.OurServerOurClientTests": IN_MEMORY,
+    "conch.test.test_ssh.SSHProtocolTests": IN_MEMORY,
+    "conch.test.test_userauth.LoopbackTests": IN_MEMORY,
+    "mail.test.test_imap.DefaultSearchTests": DOES_NOT_WAIT,
+    "mail.test.test_imap.FetchSearchStoreTests": DOES_NOT_WAIT,
+    "mail.test.test_imap.HandCraftedTests": IN_MEMORY,
+    "mail.test.test_imap.IMAP4ServerSearchTests": IN_MEMORY,
+    "mail.test.test_imap.TimeoutTests": IN_MEMORY,
+    "mail.test.test_imap.UnsolicitedResponseTests": IN_MEMORY,
+    "mail.test.test_mail.LiveFireExerciseTests": BOTH_NUMBERS,
+    "mail.test.test_mail.MXTests": BOTH_NUMBERS,
+    "mail.test.test_pop3.AnotherPOP3Tests": IN_MEMORY,
+}
+
 # How the reasons begin that the host is to blame for.
 ABOUT_THE_HOST = (
     "Does not work on systems without IPv6",
     "IPv6 not available",
     "Link local IPv6 address unavailable",
+    "The es_AR.UTF8 locale is not installed",
 )
 
 # The other way round: what promises.py asks of uTP and TCP cannot do.
