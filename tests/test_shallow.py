@@ -11,6 +11,7 @@ from txutp.core.congestion import Acknowledgement
 from txutp.core.rate import DeliveryRate
 from txutp.core.rtt import RoundTrip
 from txutp.core.shallow import (
+    CONTESTED_US,
     DECREASE,
     FLOOR_SEGMENTS,
     GAIN_SEGMENTS,
@@ -18,6 +19,7 @@ from txutp.core.shallow import (
     LEARN_US,
     LOSS_FACTOR,
     LOSS_QUEUE_FACTOR,
+    NOISE_FALL,
     NOISE_LIMIT_US,
     SLOW_START_GAIN,
     TARGET_DELAY_US,
@@ -38,6 +40,7 @@ class Bench:
         self.delivery = DeliveryRate()
         if window_segments is not None:
             self.controller.slow_start = False
+            self.controller._settled = True
             self.controller._slowdown_us = 1 << 60
             self.controller._window = window_segments * SEGMENT
 
@@ -150,6 +153,20 @@ def test_a_loss_costs_little_on_an_empty_queue_and_half_on_a_full_one() -> None:
     assert full.controller._window == pytest.approx((LOSS_FACTOR - LOSS_QUEUE_FACTOR) * 100 * SEGMENT)
 
 
+def test_after_a_loss_in_a_queue_nothing_pushes_for_a_while() -> None:
+    """Somebody else wants the queue, or something manages it: at the target the window stands still."""
+    for queues_us, pushes in (([TARGET_DELAY_US], False), ([0], True), ([TARGET_DELAY_US, 0], True)):
+        bench = Bench(100)
+        for queue_us in queues_us:
+            bench.settle(queue_us)
+            bench.controller._average_us = queue_us
+            bench.controller.on_loss(bench.now_us, SEGMENT, True)
+        bench.settle(TARGET_DELAY_US)
+        assert bench.round(TARGET_DELAY_US) == pytest.approx(GAIN_SEGMENTS if pushes else 0, abs=0.05)
+        bench.now_us += CONTESTED_US
+        assert bench.round(TARGET_DELAY_US) == pytest.approx(GAIN_SEGMENTS, abs=0.05)
+
+
 def test_a_few_losses_on_an_empty_queue_do_not_end_slow_start_but_many_do() -> None:
     bench = Bench()
     bench.round(0)
@@ -163,8 +180,10 @@ def test_a_loss_that_was_none_gives_the_window_back() -> None:
     bench = Bench(100)
     bench.settle(50_000)
     bench.controller.on_loss(bench.now_us, SEGMENT, True)
+    assert bench.controller._contested_until_us > bench.now_us
     bench.controller.on_spurious(bench.now_us)
     assert bench.controller._window == pytest.approx(100 * SEGMENT)
+    assert bench.controller._contested_until_us <= bench.now_us
     bench.controller.on_timeout(bench.now_us)
     assert bench.controller.slow_start
     bench.controller.on_spurious(bench.now_us)
@@ -206,6 +225,42 @@ def test_delay_that_is_there_without_us_is_tolerated_within_reason() -> None:
             bench.ack(30_000)
         bench.controller._window = 100.0 * SEGMENT
     assert bench.controller.target_delay_us == TARGET_DELAY_US + NOISE_LIMIT_US
+
+
+def slow_down(bench: Bench, queue_us: int | None) -> int:
+    """A slowdown that ends with this delay; gives what is tolerated then."""
+    bench.controller._slowdown_us = bench.now_us
+    bench.ack(bench.controller._delay_us)
+    bench.now_us += 2 * BASE_US
+    bench.ack(queue_us)
+    bench.controller._window = 100.0 * SEGMENT
+    return bench.controller.target_delay_us - TARGET_DELAY_US
+
+
+def test_more_noise_counts_at_once_and_less_of_it_bit_by_bit() -> None:
+    """Jitter is now more, now less; a tolerance that fell as fast as it rises would fall behind it."""
+    bench = Bench(100)
+    bench.settle(8_000)
+    assert slow_down(bench, 8_000) == 8_000
+    bench.settle(0)
+    assert slow_down(bench, 0) == (1 - NOISE_FALL) * 8_000
+
+
+def test_a_slowdown_that_measured_nothing_teaches_nothing() -> None:
+    """What was sent before it saw our own queue.  On fast links that was taken for noise, for seconds."""
+    bench = Bench(100)
+    bench.settle(8_000)
+    assert slow_down(bench, None) == 0
+
+
+def test_the_first_slowdown_is_not_about_noise() -> None:
+    """Slow start pushed others aside.  Who took their queue for noise would keep more than its share of the link."""
+    bench = Bench(100)
+    bench.controller._settled = False
+    bench.settle(8_000)
+    assert slow_down(bench, 8_000) == 0
+    bench.settle(8_000)
+    assert slow_down(bench, 8_000) == 8_000
 
 
 def test_a_delay_that_never_moves_is_the_path_and_not_a_queue() -> None:

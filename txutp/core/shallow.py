@@ -22,6 +22,7 @@ SECOND_US = 1_000_000
 
 TARGET_DELAY_US = 4_000
 NOISE_LIMIT_US = 10_000  # more tolerance than this would not yield behind short buffers
+NOISE_FALL = 0.25  # of the difference is forgotten when there is less of it; more of it counts at once
 TARGET_PACKETS = 3  # on slow links a few packets are longer than the target...
 TARGET_PACKETS_LIMIT_US = 10_000  # ...within reason: ten flows with more would fill a short buffer
 HEADER_BYTES = 20
@@ -35,7 +36,8 @@ SLOW_START_GAIN = 0.5  # of what is acknowledged: times 1.5 per round trip
 SLOW_START_EXIT = 0.75  # of the target
 SLOW_START_CARRIED = 0.9  # of what the path delivered is kept then
 
-GAIN_SEGMENTS = 0.5  # per round trip, always
+GAIN_SEGMENTS = 0.5  # per round trip...
+CONTESTED_US = 5_000_000  # ...but for so long after packets waited and one was lost: somebody else wants the queue
 INCREASE = 0.25  # of window times distance from the target, relative to the round trip
 LARGEST_INCREASE = 0.5  # of the window per round trip: with next to no round trip any distance is large
 DECREASE = 1.0
@@ -73,6 +75,7 @@ class Shallow:
         "_bucket_acks",
         "_bucket_minimum_us",
         "_bucket_started_us",
+        "_contested_until_us",
         "_cut_us",
         "_delay_us",
         "_learn_high_us",
@@ -89,6 +92,7 @@ class Shallow:
         "_round_lost_bytes",
         "_round_started_us",
         "_saved_window",
+        "_settled",
         "_slow_maximum",
         "_slowdown_us",
         "_threshold",
@@ -113,6 +117,7 @@ class Shallow:
         self._threshold = float("inf")  # slow start ends here; after a timeout only
         self._before_cut = (0.0, False, 0.0)  # window, slow start and saved window before the last cut
         self._cut_us = -1  # when the window was cut; packets sent before tell nothing of its effect
+        self._contested_until_us = 0  # no constant growth before
 
         # queue delay: the smallest of this and the last bucket of half a round trip
         self._delay_us = 0
@@ -139,6 +144,7 @@ class Shallow:
         # slowdown
         self._slowdown_us = 0  # when it begins, or ends while the saved window is set
         self._saved_window = 0.0
+        self._settled = False  # there was one since slow start
 
         # a new route
         self._absorbed_us = 0  # delay that turned out to be the path's own
@@ -169,7 +175,7 @@ class Shallow:
 
         if self._saved_window:
             if now_us >= self._slowdown_us:
-                self._end_slowdown(now_us, smoothed_us)
+                self._end_slowdown(now_us, smoothed_us, delay_us is not None and ack.sent_us > self._cut_us)
             return
         if self.slow_start:
             self._grow_in_slow_start(ack, smoothed_us)
@@ -182,6 +188,11 @@ class Shallow:
     def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
         self._lossless_rounds = 0
         self._round_lost_bytes += lost_bytes
+        waited_us = self._waited_us()
+        if waited_us >= self.target_delay_us:
+            self._contested_until_us = now_us + CONTESTED_US
+        elif waited_us < self.target_delay_us / 2:
+            self._contested_until_us = 0  # nobody wants an empty queue: the path itself loses packets
         if self.slow_start:
             tolerated = max(self.segment_bytes, SLOW_START_LOSS * self._window)
             if self._delay_us < self.wanted_delay_us / 2 and self._round_lost_bytes <= tolerated:
@@ -209,6 +220,7 @@ class Shallow:
 
     def on_spurious(self, now_us: int) -> None:
         window, self.slow_start, saved = self._before_cut
+        self._contested_until_us = 0
         self._set_window(max(self._window, window))
         if self._saved_window:
             self._saved_window = max(self._saved_window, saved)
@@ -234,6 +246,7 @@ class Shallow:
         self.slow_start = False
         self._threshold = float("inf")
         self._slowdown_us = now_us + FIRST_SLOWDOWN_ROUND_TRIPS * max(self.base_us, 1)
+        self._settled = False
 
     def _steer(self, ack: Acknowledgement) -> None:
         """Move the window towards the size at which packets wait for the target."""
@@ -241,7 +254,7 @@ class Shallow:
         delay_us = self._delay_us
         target_us = self.target_delay_us
         share = min(ack.acked_bytes / window, 1.0)
-        gain = GAIN_SEGMENTS * self.segment_bytes
+        gain = GAIN_SEGMENTS * self.segment_bytes if ack.now_us >= self._contested_until_us else 0.0
         distance = (target_us - delay_us) / max(self.base_us + delay_us, 1)
         if distance >= 0:
             if not ack.window_limited:
@@ -265,8 +278,11 @@ class Shallow:
 
     def _loss_factor(self) -> float:
         """How much of the window a loss leaves: little if there was a queue, for then it was ours."""
-        queue_us = max(self._average_us, *self._round_delays)
-        return LOSS_FACTOR - LOSS_QUEUE_FACTOR * min(1.0, queue_us / self.target_delay_us)
+        return LOSS_FACTOR - LOSS_QUEUE_FACTOR * min(1.0, self._waited_us() / self.target_delay_us)
+
+    def _waited_us(self) -> float:
+        """How long packets waited of late, at the worst."""
+        return max(self._average_us, *self._round_delays)
 
     # -- the slowdown --
 
@@ -279,9 +295,15 @@ class Shallow:
         self._slowdown_us = now_us + int(SLOWDOWN_ROUND_TRIPS * smoothed_us)
         self._cut_us = now_us
 
-    def _end_slowdown(self, now_us: int, smoothed_us: int) -> None:
-        self._noise_us = max(self._noise_us + (self._delay_us - self._noise_us) / 2, 0.0)
-        self._set_target()
+    def _end_slowdown(self, now_us: int, smoothed_us: int, measured: bool) -> None:
+        """``measured`` tells whether the delay is that of the emptied path: what was sent before saw our own queue.
+
+        The first time it need not be noise either: what slow start has pushed aside still waits.
+        """
+        if measured and self._settled:
+            self._noise_us = max(self._noise_us - NOISE_FALL * (self._noise_us - self._delay_us), self._delay_us)
+            self._set_target()
+        self._settled = True
         self._window, self._saved_window = self._saved_window, 0.0
         self._slowdown_us = now_us + self._slowdown_interval_us(now_us, smoothed_us)
         self._bucket_minimum_us = self._previous_minimum_us = -1
