@@ -10,6 +10,8 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 
 CLI = ["click>=8.1", "rich>=13"]
+# What else there is to compare with is left out where it is not installed.
+BENCHMARKS = [*CLI, "matplotlib>=3.7"]
 EXAMPLES = ["bencode2>=0.3"]
 TEST = [
     "build>=1",
@@ -56,9 +58,10 @@ setup(
     package_data={"txutp": ["py.typed"]},
     install_requires=["Twisted>=24.7", "zope.interface>=5"],
     extras_require={
+        "benchmarks": BENCHMARKS,
         "cli": CLI,
         "examples": EXAMPLES,
-        "test": sorted([*TEST, *CLI, *EXAMPLES], key=str.lower),
+        "test": sorted([*TEST, *BENCHMARKS, *EXAMPLES], key=str.lower),
     },
     entry_points={"console_scripts": ["txutp = txutp.cli:main"]},
     zip_safe=False,

@@ -26,14 +26,14 @@ from benchmarks.catalogue import PARTS, chosen
 from benchmarks.parts import FULL, QUICK, Part, Results, Row, Sizes, measure_round
 from benchmarks.peers import versions_of_peers
 from benchmarks.processes import Failed
-from benchmarks.support import machine, versions
+from benchmarks.support import HOW_TO_INSTALL, machine, versions
 
 try:
     import click
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 except ModuleNotFoundError as missing:
-    sys.exit(f'This command needs {missing.name}. Please run: pip install "txutp[cli]"')
+    sys.exit(f"This command needs {missing.name}. {HOW_TO_INSTALL}")
 
 QUICK_ROUNDS = 1
 USUAL_ROUNDS = 5
@@ -194,7 +194,7 @@ def write(directory: Path, text: str, numbers: dict[str, Any], everything: list[
     try:
         from benchmarks.charts import draw
     except ModuleNotFoundError as problem:
-        click.echo(f"No graphs without {problem.name}. Please run: pip install {problem.name}", err=True)
+        click.echo(f"No graphs without {problem.name}. {HOW_TO_INSTALL}", err=True)
     else:
         draw(directory, everything)
     click.echo(f"Written to {directory}.", err=True)

@@ -13,6 +13,9 @@ import txutp
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Benchmarks are not installed with txutp; they are run, and get what they need, in the checkout.
+HOW_TO_INSTALL = 'Please run: pip install ".[benchmarks]"'
+
 
 def machine() -> str:
     """Processor and kernel in a few words."""

@@ -22,12 +22,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("click")
 pytest.importorskip("rich")
+pytest.importorskip("matplotlib")
 
+from matplotlib.image import imread
 from twisted.internet.protocol import DatagramProtocol
 
 from benchmarks.scenarios.catalogue import GROUPS, QUICK, SCENARIOS
 from benchmarks.scenarios.definitions import Change, Flow, Path, Queue, Scenario, Span
 from benchmarks.scenarios.flows import TCPTransfer
+from benchmarks.scenarios.graphs import _peaks, _summed_up, draw
 from benchmarks.scenarios.jobs import chosen, plan
 from benchmarks.scenarios.measure import QueueSamples, fair_after_s, jain, percentile, rate_megabits, reached_s
 from benchmarks.scenarios.paths import PACKET_BYTES, RECEIVER, SENDER, lay
@@ -618,8 +621,44 @@ def test_tcp_alone_is_run_once_for_all_that_compare_with_it() -> None:
     assert chosen(SCENARIOS["profile-lan"], ("ledbat", "reno")) == ["ledbat", "reno"]
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+def test_pictures_show_peaks_means_and_ranges() -> None:
+    waits = [0.0] * 1_000 + [50.0] + [0.0] * 1_000
+    times, high = _peaks(waits, 0.01)
+
+    assert max(high) == 50
+    assert times[high.index(50.0)] == pytest.approx(10, abs=0.1)
+    assert len(times) < 1_000
+    assert _summed_up([[1.0, 2.0, 6.0]]) == ([3.0], [[2.0], [3.0]])
+
+
+def test_pictures_of_everything_that_is_drawn(tmp_path: FilePath) -> None:
+    """A scenario over time, what TCP kept, and the sweep: each is a picture with ink on it."""
+    runs, alone = {}, {}
+    for name in ("target-30%-together", "target-80%-together", "tcp-reno-q40-together", "single-step-up"):
+        short = replace(SCENARIOS[name], seconds=3, spans=(Span(1, 3),))
+        runs[name, "ledbat"] = [run(short, "ledbat", seed) for seed in (1, 2)]
+        if "kept" in short.cells:
+            alone[name] = {seed: run(short.alone(), "alone", seed) for seed in (1, 2)}
+
+    files = draw(tmp_path, runs, alone)
+
+    assert {file.name for file in files} == {
+        "target-30-percent-together.png",
+        "target-80-percent-together.png",
+        "tcp-reno-q40-together.png",
+        "single-step-up.png",
+        "kept.png",
+        "targets.png",
+    }
+    for file in files:
+        pixels = imread(file)
+        assert pixels.shape[0] > 100
+        assert 0.001 < (pixels[:, :, :3] < 0.9).any(axis=2).mean() < 0.5
+
+
+def command(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Run it; modules in the directory ``before`` hide those that are installed."""
+    paths = [*filter(None, [before]), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.scenarios", *arguments],
         cwd=ROOT,
@@ -646,8 +685,18 @@ def test_the_command_prints_and_writes(tmp_path: FilePath) -> None:
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert [run["scenario"] for run in numbers["runs"]] == names
     assert [run["scenario"] for run in numbers["tcp_alone"]] == ["alone"]
-    if "No graphs" not in done.stderr:
-        assert {file.name for file in tmp_path.glob("*.png")} == {f"{name}.png" for name in names}
+    assert {file.name for file in tmp_path.glob("*.png")} == {f"{name}.png" for name in names}
+
+
+def test_without_matplotlib_the_command_says_what_to_install(tmp_path: FilePath) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('away', name='matplotlib')")
+    results = tmp_path / "results"
+    options = ("--only", "profile-shallow", "--controller", "ledbat", "--seeds", "1", "--output", str(results))
+    done = command(*options, before=str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    assert 'No graphs without matplotlib. Please run: pip install ".[benchmarks]"' in done.stderr
+    assert {file.name for file in results.iterdir()} == {"tables.md", "numbers.json"}
 
 
 def test_the_command_says_what_it_does_not_know() -> None:

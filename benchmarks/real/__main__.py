@@ -35,12 +35,12 @@ from benchmarks.real.simulated import simulate
 from benchmarks.real.wire import Link, Wire
 from benchmarks.scenarios.definitions import Scenario
 from benchmarks.scenarios.jobs import Job
-from benchmarks.support import machine, versions
+from benchmarks.support import HOW_TO_INSTALL, machine, versions
 
 try:
     import click
 except ModuleNotFoundError as missing:
-    sys.exit(f'This command needs {missing.name}. Please run: pip install "txutp[cli]"')
+    sys.exit(f"This command needs {missing.name}. {HOW_TO_INSTALL}")
 
 NATIVE = ROOT / "tests" / "interop" / "node_modules" / "utp-native"
 ATTEMPTS = 2  # a disturbed run is repeated once

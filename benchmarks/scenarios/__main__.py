@@ -21,14 +21,14 @@ from benchmarks.scenarios.definitions import Scenario
 from benchmarks.scenarios.jobs import HELD_OUT, Job, chosen, needs_alone, plan, results
 from benchmarks.scenarios.report import Alone, Runs, tables, write_json
 from benchmarks.scenarios.running import Numbers
-from benchmarks.support import versions
+from benchmarks.support import HOW_TO_INSTALL, versions
 
 try:
     import click
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 except ModuleNotFoundError as missing:
-    sys.exit(f'This command needs {missing.name}. Please run: pip install "txutp[cli]"')
+    sys.exit(f"This command needs {missing.name}. {HOW_TO_INSTALL}")
 
 
 @click.command(
@@ -99,7 +99,7 @@ def main(
         try:
             from benchmarks.scenarios.graphs import draw
         except ModuleNotFoundError as problem:
-            click.echo(f"No graphs without {problem.name}. Please run: pip install {problem.name}", err=True)
+            click.echo(f"No graphs without {problem.name}. {HOW_TO_INSTALL}", err=True)
         else:
             draw(output, runs, alone)
         print(f"Written to {output}.")
