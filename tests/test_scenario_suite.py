@@ -28,10 +28,12 @@ from matplotlib.image import imread
 from twisted.internet.protocol import DatagramProtocol
 
 from benchmarks.scenarios.catalogue import GROUPS, QUICK, SCENARIOS
+from benchmarks.scenarios.controllers import UTP_CONTROLLERS
 from benchmarks.scenarios.definitions import Change, Flow, Path, Queue, Scenario, Span
 from benchmarks.scenarios.flows import TCPTransfer
 from benchmarks.scenarios.graphs import _peaks, _summed_up, draw
 from benchmarks.scenarios.jobs import chosen, plan
+from benchmarks.scenarios.libutp import Libutp
 from benchmarks.scenarios.measure import QueueSamples, fair_after_s, jain, percentile, rate_megabits, reached_s
 from benchmarks.scenarios.paths import PACKET_BYTES, RECEIVER, SENDER, lay
 from benchmarks.scenarios.published import MODEL, PUBLISHED
@@ -39,7 +41,6 @@ from benchmarks.scenarios.queues import RED, BurstLoss, CoDel, DropTail, FQCoDel
 from benchmarks.scenarios.report import CELLS
 from benchmarks.scenarios.running import Numbers, run
 from benchmarks.scenarios.tcp import SEGMENT_BYTES, Cubic, HyStart, Ranges, Reno
-from txutp.core.controllers import CONTROLLERS
 from txutp.testing import Datagram, Link, Network
 
 ROOT = FilePath(__file__).resolve().parent.parent
@@ -579,6 +580,39 @@ def test_classic_ledbat_alone_stands_at_its_target() -> None:
     assert numbers.spans[0].utilisation > 0.98
 
 
+@pytest.mark.parametrize(
+    ("name", "published_megabits"),
+    [("lan", 89.2), ("broadband", 6.40), ("high-bdp", 2.10), ("shallow", 4.75), ("long", 8.82)],
+)
+def test_libutp_comes_out_as_published(name: str, published_megabits: float) -> None:
+    """The rates of utp-go's classic controller, where no chance is in them."""
+    numbers = run(SCENARIOS[f"profile-{name}"], "libutp", 1)
+
+    assert numbers.flows[0].goodput_megabits == pytest.approx(published_megabits, rel=0.06)
+    if name == "long":
+        assert numbers.spans[0].queue_p50_ms == pytest.approx(32.3, rel=0.06)
+
+
+def test_libutp_starves_itself_as_published() -> None:
+    """COMNET 2013: the first stream falls to nothing while there is a second one, and fills the link after that."""
+    together, at_last, alone = run(SCENARIOS["paper-comnet-s2b"], "libutp", 1).spans
+
+    assert together.rates_megabits[0] / sum(together.rates_megabits) < 0.4
+    assert at_last.rates_megabits[0] / sum(at_last.rates_megabits) < 0.1
+    assert alone.utilisation > 0.98
+
+
+def test_libutp_cuts_once_in_a_tenth_of_a_second() -> None:
+    controller = Libutp(segment_bytes=SEGMENT_BYTES)
+    controller._window = 64.0 * SEGMENT_BYTES
+    for now_us, segments in ((0, 32), (99_999, 32), (100_000, 16)):
+        controller.on_loss(now_us, SEGMENT_BYTES, new_window=True)
+        assert controller.window_bytes == segments * SEGMENT_BYTES
+    controller.on_timeout(200_000)
+    assert controller.window_bytes == SEGMENT_BYTES
+    assert not controller.slow_start
+
+
 def test_what_goes_upwards_is_not_counted_with_the_others() -> None:
     path = Path(back_megabits=2, back_queue=Queue(packets=50))
     numbers = simulate(path, Flow("reno"), Flow("reno", upwards=True), seconds=10, spans=(Span(2, 10),))
@@ -600,7 +634,7 @@ def test_the_catalogue_is_sound() -> None:
         assert scenario.group in GROUPS
         assert scenario.cells
         assert set(scenario.cells) <= set(CELLS)
-        assert scenario.controllers is None or set(scenario.controllers) <= set(CONTROLLERS)
+        assert scenario.controllers is None or set(scenario.controllers) <= set(UTP_CONTROLLERS)
         for span in scenario.spans:
             assert 0 <= span.from_s < span.to_s <= scenario.seconds
 

@@ -5,6 +5,7 @@
 ======================== ==========================================================================================
 ``queues.py``            what a link does with datagrams that wait or get lost
 ``tcp.py``               Reno and CUBIC
+``libutp.py``            classic LEDBAT as libutp has it, which is what most published figures are about
 ``controllers.py``       the controllers that can be compared, by name
 ``definitions.py``       what a scenario says: a path, flows, and the spans of time to look at
 ``paths.py``             from a path to links

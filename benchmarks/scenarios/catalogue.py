@@ -6,10 +6,10 @@ Queues of "q100" hold a hundred packets.  Where nothing else is said the bottlen
 
 from __future__ import annotations
 
+from benchmarks.scenarios.controllers import UTP_CONTROLLERS
 from benchmarks.scenarios.definitions import UTP, Change, Flow, Path, Queue, Scenario, Span
 from benchmarks.scenarios.paths import PACKET_BYTES
 from benchmarks.scenarios.tcp import WINDOWS
-from txutp.core.controllers import CONTROLLERS
 
 GROUPS: dict[str, str] = {
     "profile": "One transfer on eight paths: Mbit/s with the handshake, queue p50/p95 in ms, resent",
@@ -27,8 +27,8 @@ GROUPS: dict[str, str] = {
 TARGETS = (2, 10, 18, 30, 50, 65, 80, 90, 100, 110, 120)
 BUFFER_MS = 100 * PACKET_BYTES * 8 / 10_000
 
-RANDOM = 10  # seeds where chance decides much
-MANY = 3  # where only the moments of the starts differ
+RANDOM = 10  # seeds, wherever chance or the moments of several starts decide
+EDGES = 3  # where those moments matter at some points of a sweep only
 
 KB = 1024
 MB = 1024 * KB
@@ -126,7 +126,7 @@ SINGLE = [
         60,
         (Span(10, 60),),
         ("use", "queue"),
-        MANY,
+        RANDOM,
     ),
     _single(
         "policer",
@@ -151,7 +151,7 @@ DRIFT = [
         1_800,
         (Span(0, 300, "first"), Span(1_500, 1_800, "last")),
         ("spans",),
-        controllers=tuple(CONTROLLERS),
+        controllers=tuple(UTP_CONTROLLERS),
     )
     for name, ppm in (("0", 0.0), ("plus", 30.0), ("minus", -30.0))
 ]
@@ -189,7 +189,7 @@ TCP = [
         60,
         (Span(10, 60),),
         ("kept", "share"),
-        MANY,
+        RANDOM,
     )
     for tcp in WINDOWS
     for queue in QUEUES
@@ -205,7 +205,7 @@ MANY_FLOWS = [
         60,
         (Span(10, 60),),
         ("kept", "share", "packets"),
-        MANY,
+        RANDOM,
     )
     for tcps, utps, tcp, queue in (
         (3, 1, "reno", "q100"),
@@ -246,7 +246,7 @@ NEWCOMERS = [
         60,
         (Span(25, 35), Span(35, 60)),
         ("jain", "least", "late-queue"),
-        MANY,
+        RANDOM,
     )
     for queue in ("q100", "q500")
 ]
@@ -260,7 +260,8 @@ TARGET = [
         60,
         (Span(10, 60),),
         ("share",),
-        controllers=tuple(CONTROLLERS),
+        EDGES,
+        controllers=tuple(UTP_CONTROLLERS),
     )
     for percent in TARGETS
     for order, (tcp_s, utp_s) in ORDERS.items()
@@ -270,7 +271,7 @@ TARGET = [
 def _paper(
     name: str, queue: Queue, flows: tuple[Flow, ...], seconds: float, *cells: str, spans: tuple[Span, ...] = ()
 ) -> Scenario:
-    return Scenario(f"paper-{name}", "paper", Path(queue=queue), flows, seconds, spans, cells, MANY)
+    return Scenario(f"paper-{name}", "paper", Path(queue=queue), flows, seconds, spans, cells, RANDOM)
 
 
 _SMALL = Flow(target_ms=25)
@@ -332,7 +333,7 @@ TWO = [
         51.5,
         (Span(11.5, 51.5),),
         ("total", "first"),
-        MANY,
+        RANDOM,
     )
 ]
 

@@ -1,4 +1,4 @@
-"""Who can be compared: the controllers of the library by name, and TCP's.
+"""Who can be compared: the controllers of the library by name, libutp's, and TCP's.
 
 ``running.py`` asks for the settings of a flow, the command for the names.
 """
@@ -7,27 +7,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.scenarios.libutp import Libutp
 from benchmarks.scenarios.tcp import HEADER_BYTES, SEGMENT_BYTES, WINDOWS
 from txutp import Settings
-from txutp.core.congestion import Controller
+from txutp.core.congestion import Controller, ControllerFactory
 from txutp.core.controllers import CONTROLLERS
 
-# A flow of uTP may be replaced by one of TCP, to see what that would do there.
-NAMES = [*CONTROLLERS, *WINDOWS]
+# What a flow of uTP may have.
+UTP_CONTROLLERS: dict[str, ControllerFactory] = {**CONTROLLERS, "libutp": Libutp}
+
+# It may be replaced by one of TCP, to see what that would do there.
+NAMES = [*UTP_CONTROLLERS, *WINDOWS]
 
 RECEIVE_BUFFER_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A controller of the library with a target of the scenario's, which may be larger than ``Settings`` accepts."""
+    """A controller with a target of the scenario's, which may be larger than ``Settings`` accepts."""
 
     name: str
     target_us: int | None = None
     slow_start: bool = True
 
     def __call__(self, *, segment_bytes: int, target_delay_us: int | None) -> Controller:
-        controller = CONTROLLERS[self.name](segment_bytes=segment_bytes, target_delay_us=self.target_us)
+        controller = UTP_CONTROLLERS[self.name](segment_bytes=segment_bytes, target_delay_us=self.target_us)
         if not self.slow_start and hasattr(controller, "slow_start"):
             controller.slow_start = False
         return controller

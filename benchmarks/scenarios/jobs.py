@@ -9,9 +9,9 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.scenarios.controllers import UTP_CONTROLLERS
 from benchmarks.scenarios.definitions import Scenario
 from benchmarks.scenarios.running import Numbers, run
-from txutp.core.controllers import CONTROLLERS
 
 # Nothing is ever tuned on these.
 HELD_OUT = 10
@@ -41,7 +41,7 @@ def do(job: Job) -> tuple[Job, Numbers]:
 
 def chosen(scenario: Scenario, controllers: tuple[str, ...]) -> list[str]:
     """Those that make sense there: TCP in the place of uTP only where there is no TCP anyway."""
-    allowed = scenario.controllers or (tuple(CONTROLLERS) if scenario.has_tcp else controllers)
+    allowed = scenario.controllers or (tuple(UTP_CONTROLLERS) if scenario.has_tcp else controllers)
     return [name for name in controllers if name in allowed]
 
 

@@ -11,8 +11,7 @@
 - utp-go: https://github.com/arxodeus/utp-go, BENCHMARKS.md (emulated links; medians of seven).
 
 ``MODEL`` is from a packet-level model of these controllers with perfect timers and acks, which has nothing in common
-with this package but the formulas: an upper bound, and a check that both are right.  It runs libutp's linear slow start
-where ``ledbat`` has an exponential one.
+with this package but the formulas: an upper bound, and a check that both are right.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ PUBLISHED: dict[str, str] = {
 }
 
 # The columns of the rows below.
-_MODELS = ("shallow", "ledbat", "ledbat++", "reno", "cubic")
+_MODELS = ("shallow", "libutp", "ledbat++", "reno", "cubic")
 
 _ROWS: dict[str, tuple[str, ...]] = {
     # Mbit/s, queue p50/p95 ms, resent

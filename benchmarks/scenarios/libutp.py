@@ -1,0 +1,35 @@
+"""Classic LEDBAT as libutp runs it, to see whether published figures come out of this simulator.
+
+It is the controller of ``txutp.core.ledbat`` with what libutp does otherwise.  ``controllers.py`` gives it a name.
+"""
+
+from __future__ import annotations
+
+from txutp.core.ledbat import Ledbat
+
+# One cut in this time, however long a round trip is.
+CUT_INTERVAL_US = 100_000
+
+
+class Libutp(Ledbat):
+    """LEDBAT that begins with one packet and has no slow start to speak of.
+
+    What libutp calls slow start adds a packet per round trip.  LEDBAT itself adds more on an empty queue.
+    """
+
+    __slots__ = ("_cut_us",)
+
+    def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
+        super().__init__(segment_bytes=segment_bytes, target_delay_us=target_delay_us)
+        self.slow_start = False
+        self._window = float(segment_bytes)
+        self._cut_us = -CUT_INTERVAL_US
+
+    def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
+        if now_us - self._cut_us >= CUT_INTERVAL_US:
+            self._cut_us = now_us
+            super().on_loss(now_us, lost_bytes, True)
+
+    def on_timeout(self, now_us: int) -> None:
+        super().on_timeout(now_us)
+        self.slow_start = False
