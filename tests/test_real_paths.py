@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("click")
 
-from benchmarks.real.catalogue import CANDIDATES, ROUTED, SCENARIOS, alone, with_candidate
+from benchmarks.real.catalogue import CANDIDATES, SCENARIOS, alone, is_routed, with_candidate
 from benchmarks.real.hosts import Hosts, why_no_wire, why_not
 from benchmarks.real.router import Router
 from benchmarks.real.running import measures
@@ -138,7 +138,12 @@ def test_scenarios_can_be_run_in_both_worlds() -> None:
         assert 0 < scenario.spans[0].from_s < scenario.spans[0].to_s == scenario.seconds
         if scenario.has_tcp:
             assert [flow.start_s for flow in alone(scenario).flows] == [0.0]
-    assert set(SCENARIOS) >= ROUTED
+            assert is_routed(alone(scenario)) == is_routed(scenario)
+    assert {name for name, make in SCENARIOS.items() if is_routed(make(20.0))} == {
+        "router",
+        "router-cubic-first",
+        "router-reno-first",
+    }
 
 
 def test_what_is_said_becomes_numbers() -> None:

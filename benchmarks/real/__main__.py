@@ -84,9 +84,7 @@ def main(only: tuple[str, ...], names: tuple[str, ...], seconds: float, rounds: 
         for name in chosen
         for candidate in candidates
     }
-    lonely = {
-        scenario.flows[0].kind: scenario for scenario in (alone(each) for each, _ in plan.values() if each.has_tcp)
-    }
+    lonely = {scenario.name: scenario for scenario in (alone(each) for each, _ in plan.values() if each.has_tcp)}
 
     began = time.strftime("%Y-%m-%d %H:%M")
     loads = [os.getloadavg()[0]]
@@ -100,10 +98,10 @@ def main(only: tuple[str, ...], names: tuple[str, ...], seconds: float, rounds: 
 
     # every round meets all of them, so that what else happens here does, too
     real: Rounds = {key: [] for key in order(set(plan))}
-    real_alone: Alone = {kind: [] for kind in lonely}
+    real_alone: Alone = {name: [] for name in lonely}
     for number in range(1, rounds + 1):
-        for kind, scenario in lonely.items():
-            real_alone[kind].append(attempt(scenario, None, number))
+        for name, scenario in lonely.items():
+            real_alone[name].append(attempt(scenario, None, number))
         for key in real:
             real[key].append(attempt(*plan[key], number))
             loads.append(os.getloadavg()[0])
@@ -115,12 +113,12 @@ def main(only: tuple[str, ...], names: tuple[str, ...], seconds: float, rounds: 
         for key, (scenario, candidate) in plan.items()
     }
     jobs_alone = {
-        kind: [Job(scenario, "alone", number) for number in range(1, rounds + 1)] for kind, scenario in lonely.items()
+        name: [Job(scenario, "alone", number) for number in range(1, rounds + 1)] for name, scenario in lonely.items()
     }
     every = dict.fromkeys(job for some in (*jobs.values(), *jobs_alone.values()) for job in some)
     done = simulate(list(every), os.cpu_count() or 1)
     simulated = {key: [done[job] for job in some] for key, some in jobs.items()}
-    simulated_alone = {kind: [done[job] for job in some] for kind, some in jobs_alone.items()}
+    simulated_alone = {name: [done[job] for job in some] for name, some in jobs_alone.items()}
 
     print(tables(real, simulated, real_alone, simulated_alone))
     print(NOTES)

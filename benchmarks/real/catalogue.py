@@ -31,7 +31,7 @@ class Candidate:
 
     name: str
     controller: str
-    """Of txutp; where the candidate is another program, the one whose simulation comes next to it."""
+    """A name in ``UTP_CONTROLLERS``; where the candidate is another program, for its simulation only."""
     target_ms: float | None = None
     is_native: bool = False
 
@@ -44,13 +44,14 @@ CANDIDATES = {
         Candidate("shallow 10 ms", "shallow", 10),
         Candidate("ledbat", "ledbat"),
         Candidate("ledbat++", "ledbat++"),
-        Candidate("utp-native", "ledbat", is_native=True),
+        Candidate("utp-native", "libutp", is_native=True),
     )
 }
 
 QUEUE = Queue(packets=100)
 BROADBAND = Path(10, 20, QUEUE)
 CONTESTED = Path(10, 25, QUEUE)
+CABLES = Path(10, CABLES_MS, QUEUE)
 
 
 def _single(name: str, path: Path) -> Callable[[float], Scenario]:
@@ -75,11 +76,13 @@ SCENARIOS: dict[str, Callable[[float], Scenario]] = {
     "one": _single("one", BROADBAND),
     "fast": _single("fast", Path(20, 50, QUEUE)),
     "loss": _single("loss", replace(BROADBAND, loss=0.01)),
-    "router": _single("router", Path(10, CABLES_MS, QUEUE)),
+    "router": _single("router", CABLES),
     "cubic-first": _two("cubic-first", "tcp", ("cubic", UTP), CONTESTED),
     "cubic-second": _two("cubic-second", "tcp", (UTP, "cubic"), CONTESTED),
     "reno-first": _two("reno-first", "tcp", ("reno", UTP), CONTESTED),
     "reno-second": _two("reno-second", "tcp", (UTP, "reno"), CONTESTED),
+    "router-cubic-first": _two("router-cubic-first", "tcp", ("cubic", UTP), CABLES),
+    "router-reno-first": _two("router-reno-first", "tcp", ("reno", UTP), CABLES),
     "late": _two("late", "late", (UTP, UTP), BROADBAND),
 }
 
@@ -93,11 +96,13 @@ TITLES = {
     "cubic-second": "CUBIC second",
     "reno-first": "Reno first",
     "reno-second": "Reno second",
+    "router-cubic-first": "CUBIC first, router with tbf",
+    "router-reno-first": "Reno first, router with tbf",
     "late": "late-comer",
 }
 
-# Those of which the bottleneck is the kernel's.
-ROUTED = {"router"}
+# Those of which the bottleneck is the kernel's: their names begin so, also that of TCP alone there.
+ROUTED = "router"
 
 
 def with_candidate(scenario: Scenario, candidate: Candidate) -> Scenario:
@@ -106,7 +111,13 @@ def with_candidate(scenario: Scenario, candidate: Candidate) -> Scenario:
     return replace(scenario, flows=tuple(flows))
 
 
+def is_routed(scenario: Scenario) -> bool:
+    """Whether it goes through the router, and not over the link in user space."""
+    return scenario.name.startswith(ROUTED)
+
+
 def alone(scenario: Scenario) -> Scenario:
-    """TCP without anybody, from its own start on: named by its kind, and the same whoever it is to meet and when."""
+    """TCP without anybody, from its own start on: the same on a path whoever it is to meet and when."""
     tcp = next(flow for flow in scenario.flows if flow.kind != UTP)
-    return replace(scenario.alone(), name=f"{tcp.kind} alone", flows=(replace(tcp, start_s=0.0),))
+    name = f"{ROUTED}: {tcp.kind}" if is_routed(scenario) else tcp.kind
+    return replace(scenario.alone(), name=f"{name} alone", flows=(replace(tcp, start_s=0.0),))

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from benchmarks.real.catalogue import CANDIDATES, SCENARIOS, TITLES
+from benchmarks.real.catalogue import alone as without_utp
 from benchmarks.real.noise import Lateness, Scatter
 from benchmarks.real.probe import INTERVAL_S
 from benchmarks.real.running import Measures
@@ -18,14 +19,14 @@ from txutp.core.shallow import TARGET_DELAY_US
 
 # By scenario and candidate, one for each round.
 Rounds = dict[tuple[str, str], list[Measures]]
-# By kind of TCP.
+# By the name of the scenario without uTP.
 Alone = dict[str, list[Measures]]
 
 Value = Callable[[Measures], float]
 
 GROUPS = {
     "single": "One flow",
-    "tcp": "Against TCP: 10 Mbit/s, 50 ms",
+    "tcp": "Against TCP: 10 Mbit/s, 50 ms; through the router there is no delay but the queue's",
     "late": "A second flow: 10 Mbit/s, 40 ms",
 }
 
@@ -77,7 +78,8 @@ def _name(scenario: str, candidate: str, real: Sequence[Measures]) -> list[str]:
 NOTES = f"""\
 Without a target shallow has its own, {TARGET_DELAY_US / 1_000:g} ms.  Queue: what a small datagram took on its one way,
 every {INTERVAL_S * 1_000:g} ms, above the smallest of the run; simulated: the true queue.  Use counts headers, too.
-What TCP keeps is of what it had alone in the same run.  Simulated next to utp-native is ledbat of txutp.
+What TCP keeps is of what it had alone in the same run.  Next to utp-native is what
+the model of libutp's controller does.
 """
 
 QUEUE_HEADER = ["queue p50 / p95 ms", "simulated", "p50 differs by"]
@@ -102,9 +104,9 @@ def tables(real: Rounds, simulated: Rounds, alone: Alone, simulated_alone: Alone
                 row += _compared(runs, expected, lambda run: run.use)
             elif group == "tcp":
                 header = ["TCP keeps", "simulated", "ratio", "TCP's share", "simulated", "use", "simulated"]
-                kind = key[0].partition("-")[0]
-                kept = statistics.median(run.tcp_megabits for run in runs) / _tcp(alone[kind])
-                expected_kept = _mean(expected, lambda run: run.tcp_megabits) / _tcp(simulated_alone[kind])
+                without = without_utp(SCENARIOS[key[0]](1.0)).name
+                kept = statistics.median(run.tcp_megabits for run in runs) / _tcp(alone[without])
+                expected_kept = _mean(expected, lambda run: run.tcp_megabits) / _tcp(simulated_alone[without])
                 row += [f"{kept:.2f}", f"{expected_kept:.2f}", f"{kept / expected_kept:.2f}"]
                 row += _compared(runs, expected, lambda run: run.tcp_share)[:2]
                 row += _compared(runs, expected, lambda run: run.use)[:2]
@@ -127,13 +129,13 @@ def _alone(alone: Alone, simulated_alone: Alone) -> str:
     """What TCP keeps is a part of."""
     rows = [
         [
-            kind,
-            *_compared(runs, simulated_alone[kind], lambda run: run.tcp_megabits),
-            *_queue(runs, simulated_alone[kind]),
+            name,
+            *_compared(runs, simulated_alone[name], lambda run: run.tcp_megabits),
+            *_queue(runs, simulated_alone[name]),
         ]
-        for kind, runs in alone.items()
+        for name, runs in alone.items()
     ]
-    return f"{markdown(['TCP alone', 'Mbit/s', 'simulated', 'ratio', *QUEUE_HEADER], rows)}\n"
+    return f"{markdown(['TCP without uTP', 'Mbit/s', 'simulated', 'ratio', *QUEUE_HEADER], rows)}\n"
 
 
 def noise_tables(late: Sequence[Lateness], scattered: Sequence[Scatter]) -> str:

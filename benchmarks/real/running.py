@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real.catalogue import ROUTED, Candidate
+from benchmarks.real.catalogue import Candidate, is_routed
 from benchmarks.real.hosts import RECEIVER, Hosts, Worker
 from benchmarks.real.router import Router
 from benchmarks.real.wire import Link, Wire
@@ -56,7 +56,7 @@ class Measures:
 def bottleneck(scenario: Scenario, seed: int) -> Hosts:
     """The path of a scenario."""
     path = scenario.path
-    if scenario.name in ROUTED:
+    if is_routed(scenario):
         assert path.queue.packets is not None
         return Router(path.megabits, path.queue.packets)
     kilobytes = path.queue.kilobytes
