@@ -12,8 +12,8 @@ from benchmarks.scenarios.paths import PACKET_BYTES
 from benchmarks.scenarios.tcp import WINDOWS
 
 GROUPS: dict[str, str] = {
-    "profile": "One transfer on eight paths: Mbit/s with the handshake, queue p50/p95 in ms, resent",
-    "single": "One flow: Mbit/s or use of the path, queue p50/p95 in ms, resent, time to 90 %",
+    "profile": "One transfer on eight paths: Mbit/s with the handshake, use of the path, queue p50/p95 in ms",
+    "single": "One flow: Mbit/s, use of the path once it is settled, queue p50/p95 in ms",
     "drift": "Half an hour at 2 Mbit/s, round trips of 40 ms, clocks that drift: use, and queue p50/p95 in ms",
     "loss": "Random loss, 30 s at 10 Mbit/s: Mbit/s",
     "tcp": "Against one TCP: what it keeps of what it has alone, and its share",
@@ -30,6 +30,8 @@ BUFFER_MS = 100 * PACKET_BYTES * 8 / 10_000
 RANDOM = 10  # seeds, wherever chance or the moments of several starts decide
 EDGES = 3  # where those moments matter at some points of a sweep only
 
+ALL_OF_ONE = ("goodput", "use", "reached", "queue", "resent")
+
 KB = 1024
 MB = 1024 * KB
 
@@ -41,12 +43,19 @@ def _profile(name: str, path: Path, transfer_bytes: int, seconds: float = 60) ->
         path,
         (Flow(transfer_bytes=transfer_bytes),),
         seconds,
-        cells=("goodput", "queue", "resent"),
+        cells=ALL_OF_ONE,
         seeds=RANDOM if path.is_random else 1,
     )
 
 
-def _single(name: str, path: Path, seconds: float, *cells: str, spans: tuple[Span, ...] = (), **flow: int) -> Scenario:
+def _single(
+    name: str,
+    path: Path,
+    seconds: float,
+    spans: tuple[Span, ...] = (),
+    cells: tuple[str, ...] = ALL_OF_ONE,
+    **flow: int,
+) -> Scenario:
     seeds = RANDOM if path.is_random else 1
     return Scenario(f"single-{name}", "single", path, (Flow(**flow),), seconds, spans, cells, seeds)  # type: ignore[arg-type]
 
@@ -67,20 +76,14 @@ PROFILES = [
 ]
 
 SINGLE = [
-    *(
-        _single(f"q{packets}", Path(delay_ms=50, queue=Queue(packets=packets)), 60, "goodput", "queue", "resent")
-        for packets in (10, 100, 250, 500)
-    ),
-    _single("20m-rtt100", Path(20, 50, Queue(packets=200)), 30, "use", "queue", "reached", spans=(Span(4, 30),)),
-    _single("20m-rtt200", _kilobytes(20, 100, 512), 30, "use", "queue", "reached", spans=(Span(4, 30),)),
-    _single("satellite", Path(10, 300, Queue(packets=500)), 60, "use", "queue", "reached", spans=(Span(5, 60),)),
+    *(_single(f"q{packets}", Path(delay_ms=50, queue=Queue(packets=packets)), 60) for packets in (10, 100, 250, 500)),
+    _single("20m-rtt100", Path(20, 50, Queue(packets=200)), 30, spans=(Span(4, 30),)),
+    _single("20m-rtt200", _kilobytes(20, 100, 512), 30, spans=(Span(4, 30),)),
+    _single("satellite", Path(10, 300, Queue(packets=500)), 60, spans=(Span(5, 60),)),
     _single(
         "1g",
         Path(1_000, 10, Queue(packets=800)),
         4,
-        "use",
-        "queue",
-        "resent",
         spans=(Span(1, 4),),
         outstanding_packets=8_000,
     ),
@@ -88,36 +91,32 @@ SINGLE = [
         "step-down",
         Path(10, 20, Queue(kilobytes=256), changes=(Change(20, megabits=4),)),
         40,
-        "spans",
-        spans=(Span(10, 20, "10 Mbit/s"), Span(20, 40, "4 Mbit/s")),
+        (Span(10, 20, "10 Mbit/s"), Span(20, 40, "4 Mbit/s")),
+        ("goodput", "reached", "resent", "spans"),
     ),
     _single(
         "step-up",
         Path(4, 20, Queue(kilobytes=256), changes=(Change(20, megabits=20),)),
         40,
-        "reached",
-        "spans",
-        spans=(Span(10, 20, "4 Mbit/s"), Span(20, 40, "20 Mbit/s")),
+        (Span(10, 20, "4 Mbit/s"), Span(20, 40, "20 Mbit/s")),
+        ("goodput", "reached", "resent", "spans"),
     ),
     _single(
         "route-change",
         Path(10, 20, changes=(Change(20, delay_ms=60),)),
         120,
-        "rates",
-        "queue",
-        spans=(Span(25, 60), Span(60, 120)),
+        (Span(25, 60), Span(60, 120)),
+        ("goodput", "rates", "reached", "resent", "spans"),
     ),
-    _single("jitter-txop", Path(delay_ms=20, gate_ms=20), 60, "use", "resent", spans=(Span(5, 60),)),
-    _single("jitter-fifo", Path(delay_ms=20, jitter_ms=20), 60, "use", "resent", spans=(Span(5, 60),)),
+    _single("jitter-txop", Path(delay_ms=20, gate_ms=20), 60, spans=(Span(5, 60),)),
+    _single("jitter-fifo", Path(delay_ms=20, jitter_ms=20), 60, spans=(Span(5, 60),)),
     _single(
         "jitter-iid",
         Path(delay_ms=20, jitter_ms=20, jitter_keeps_order=False),
         60,
-        "use",
-        "resent",
         spans=(Span(5, 60),),
     ),
-    _single("duplicates", Path(duplicate=0.02), 30, "goodput", "queue", "resent"),
+    _single("duplicates", Path(duplicate=0.02), 30),
     Scenario(
         "single-reverse",
         "single",
@@ -125,21 +124,19 @@ SINGLE = [
         (Flow(start_s=2), Flow("reno", upwards=True)),
         60,
         (Span(10, 60),),
-        ("use", "queue"),
+        ALL_OF_ONE,
         RANDOM,
     ),
     _single(
         "policer",
         Path(100, queue=Queue("policer", megabits=10)),
         60,
-        "use",
-        "resent",
         spans=(Span(5, 60),),
     ),
-    _single("bursts", Path(delay_ms=20, loss=0.01, burst_packets=5), 30, "goodput", "queue", "resent"),
-    _single("codel", Path(queue=Queue("codel")), 60, "goodput", "queue", "resent"),
-    _single("fq-codel", Path(queue=Queue("fq-codel")), 60, "goodput", "queue", "resent"),
-    _single("red", Path(queue=Queue("red")), 60, "goodput", "queue", "resent"),
+    _single("bursts", Path(delay_ms=20, loss=0.01, burst_packets=5), 30),
+    _single("codel", Path(queue=Queue("codel")), 60),
+    _single("fq-codel", Path(queue=Queue("fq-codel")), 60),
+    _single("red", Path(queue=Queue("red")), 60),
 ]
 
 DRIFT = [

@@ -23,6 +23,7 @@ Runs = dict[tuple[str, str], list[Numbers]]
 Alone = dict[str, dict[int, Numbers]]
 
 QUEUE_MILLISECONDS_WRITTEN = 100
+NEVER = "never"
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -65,28 +66,31 @@ class Row:
     def rates(self) -> str:
         """In each span."""
         spans = range(len(self.runs[0].spans))
-        return ", then ".join(spread([run.spans[number].rates_megabits[0] for run in self.runs]) for number in spans)
+        rates = (spread([run.spans[number].rates_megabits[0] for run in self.runs]) for number in spans)
+        return f"in these parts {', then '.join(rates)}"
 
     def total(self) -> str:
         return spread([sum(run.spans[0].rates_megabits) for run in self.runs])
 
     def queue(self) -> str:
-        return _queue(self.runs, 0)
+        return f"queue {_queue(self.runs, 0)}"
 
     def resent(self) -> str:
-        return f"{spread([100 * run.flows[0].resent_share for run in self.runs], 1)} %"
+        return f"resent {spread([100 * run.flows[0].resent_share for run in self.runs], 1)} %"
 
     def use(self) -> str:
-        return spread([run.spans[0].utilisation for run in self.runs])
+        return f"use {spread([run.spans[0].utilisation for run in self.runs])}"
 
     def reached(self) -> str:
-        return _seconds([run.flows[0].reached_s for run in self.runs])
+        text = _seconds([run.flows[0].reached_s for run in self.runs])
+        return "90 % never" if text == NEVER else f"90 % after {text}"
 
     def spans(self) -> str:
         texts = []
         for number, span in enumerate(self.runs[0].spans):
             use = spread([run.spans[number].utilisation for run in self.runs])
-            texts.append(f"{span.label}: {use}, {_queue(self.runs, number)}")
+            label = span.label or f"{span.from_s:g}-{span.to_s:g} s"
+            texts.append(f"{label}: use {use}, queue {_queue(self.runs, number)}")
         return "; ".join(texts)
 
     def packets(self) -> str:
@@ -148,7 +152,7 @@ def _seconds(values: Sequence[float | None], digits: int = 1) -> str:
     """Times that may never have come."""
     came = [value for value in values if value is not None]
     if not came:
-        return "never"
+        return NEVER
     missing = f" ({len(values) - len(came)} of {len(values)} never)" if len(came) < len(values) else ""
     return f"{spread(came, digits)} s{missing}"
 
