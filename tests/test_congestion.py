@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 
 import pytest
+from twisted.internet.endpoints import clientFromString
 
-from tests.support import Accepting, Pair, ScriptedClient
+from tests.support import CLIENT, PORT, SERVER, Accepting, Pair, ScriptedClient
 from tests.test_transfer import SEGMENT, lossy_sender, pattern
 from txutp import Ledbat, Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.congestion import Acknowledgement, Traced
@@ -333,6 +335,87 @@ def test_a_traced_controller_reports_and_behaves_the_same() -> None:
     assert connection.sending.controller is not None
     assert connection.sending.controller.target_delay_us == 50_000
     assert events[-1][2] == connection.sending.controller.window_bytes
+
+
+ONE_FILE = '''
+class Constant:
+    """Twenty packets, whatever happens."""
+
+    pacing_gain = 0.0
+    target_delay_us = 0
+
+    def __init__(self, *, segment_bytes, target_delay_us=None):
+        self.segment_bytes = segment_bytes
+
+    @property
+    def window_bytes(self):
+        return 20 * self.segment_bytes
+
+    def on_ack(self, ack):
+        pass
+
+    def on_loss(self, now_us, lost_bytes, new_window):
+        pass
+
+    def on_timeout(self, now_us):
+        pass
+
+    def on_spurious(self, now_us):
+        pass
+'''
+
+
+def test_a_controller_of_your_own_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A string names it, and a connection runs with it: 20 packets in each round trip of 100 ms."""
+    (tmp_path / "constant_window.py").write_text(ONE_FILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = Network(seed=1)
+    network.connect(CLIENT, SERVER, Link(delay_us=50_000))
+    accepting, connecting = Accepting(), Accepting()
+    UTPServerEndpoint(network.reactor(SERVER), PORT).listen(accepting)
+    string = f"utp:{SERVER}:{PORT}:congestion=constant_window.Constant"
+    clientFromString(network.reactor(CLIENT), string).connect(connecting)
+    assert network.run(10, until=lambda: bool(accepting.made and connecting.made))
+
+    connecting.made[0].transport.write(bytes(10_000_000))
+    network.run(1)
+    before = len(accepting.made[0].received)
+    network.run(10)
+
+    assert connecting.made[0].connection.sending.window_bytes == 20 * SEGMENT
+    assert len(accepting.made[0].received) - before == pytest.approx(100 * 20 * SEGMENT, rel=0.05)
+
+
+class Told(Ledbat):
+    """Keeps what it is told of delays."""
+
+    delays_us: list[int | None] = []
+
+    def on_ack(self, ack: Acknowledgement) -> None:
+        self.delays_us.append(ack.round_trip_delay_us)
+        super().on_ack(ack)
+
+
+def test_only_full_size_packets_tell_of_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 1 Mbit/s a packet of 100 bytes is 10 ms faster than a full one: it is no sample, and it moves no base."""
+    monkeypatch.setattr(Told, "delays_us", [])
+    link = Link(delay_us=20_000, rate_bytes_per_second=125_000)
+    pair = Pair(link, Link(delay_us=20_000), settings=Settings(congestion=Told))
+    pair.client.transport.write(bytes(10 * SEGMENT))
+    pair.run(2)
+    sending = pair.client.connection.sending
+    assert sending.steering is not None
+    assert None not in Told.delays_us
+    bases_us = (sending.round_trip.base_us, sending.steering.delay.ours.base_us)
+
+    Told.delays_us.clear()
+    for _ in range(20):
+        pair.client.transport.write(bytes(100))
+        pair.run(0.2)
+
+    assert Told.delays_us == [None] * 20
+    assert sending.round_trip.minimum_us < bases_us[0] - 9_000
+    assert (sending.round_trip.base_us, sending.steering.delay.ours.base_us) == bases_us
 
 
 def test_the_round_trip_follows_rfc_6298() -> None:

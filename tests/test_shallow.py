@@ -341,6 +341,18 @@ def test_a_late_comer_gets_its_share() -> None:
     assert first + second > 0.9
 
 
+def test_a_route_that_gets_longer_is_learned() -> None:
+    """40 ms more look like a queue at first; some seconds of little sending tell that they are none."""
+    flows = Flows([0])
+    flows.network.run(5)
+    flows.link.delay_us += 40_000
+    (at_first,) = flows.rates(3)
+    flows.network.run(6)
+    (later,) = flows.rates(5)
+    assert at_first < 0.5
+    assert later > 0.85
+
+
 def test_the_same_queue_after_an_hour_of_drifting_clocks() -> None:
     """Classic LEDBAT forgets the empty path in that time, because its own queue hides it."""
     link = Link(delay_us=20_000, rate_bytes_per_second=50_000, queue_bytes=150_000)

@@ -44,10 +44,14 @@ class Ledbat:
         return int(self._window)
 
     def on_ack(self, ack: Acknowledgement) -> None:
-        if ack.one_way_delay_us is None:
+        delay_us = ack.one_way_delay_us
+        if delay_us is None:
+            # a peer that takes no samples, or says the same always: our own clock has to do
+            delay_us = ack.round_trip_delay_us
+        if delay_us is None:
             return
         recent = self._recent_us
-        recent.append(ack.one_way_delay_us)
+        recent.append(delay_us)
         if len(recent) > CURRENT_FILTER:
             del recent[0]
         delay_us = min(recent)
