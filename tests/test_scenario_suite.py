@@ -602,13 +602,16 @@ def test_libutp_starves_itself_as_published() -> None:
     assert alone.utilisation > 0.98
 
 
-def test_libutp_cuts_once_in_a_tenth_of_a_second() -> None:
+def test_libutp_cuts_once_in_a_tenth_of_a_second_and_down_to_a_packet() -> None:
     controller = Libutp(segment_bytes=SEGMENT_BYTES)
     controller._window = 64.0 * SEGMENT_BYTES
     for now_us, segments in ((0, 32), (99_999, 32), (100_000, 16)):
         controller.on_loss(now_us, SEGMENT_BYTES, new_window=True)
         assert controller.window_bytes == segments * SEGMENT_BYTES
-    controller.on_timeout(200_000)
+    for number in range(10):
+        controller.on_loss((number + 2) * 100_000, SEGMENT_BYTES, new_window=True)
+    assert controller.window_bytes == SEGMENT_BYTES
+    controller.on_timeout(2_000_000)
     assert controller.window_bytes == SEGMENT_BYTES
     assert not controller.slow_start
 

@@ -12,7 +12,7 @@ CUT_INTERVAL_US = 100_000
 
 
 class Libutp(Ledbat):
-    """LEDBAT that begins with one packet and has no slow start to speak of.
+    """LEDBAT that begins with one packet, may go back to it, and has no slow start to speak of.
 
     What libutp calls slow start adds a packet per round trip.  LEDBAT itself adds more on an empty queue.
     """
@@ -33,3 +33,7 @@ class Libutp(Ledbat):
     def on_timeout(self, now_us: int) -> None:
         super().on_timeout(now_us)
         self.slow_start = False
+
+    def _set_window(self, window: float) -> None:
+        # the least that it sets is smaller than a packet, and one packet it always sends
+        self._window = max(window, float(self.segment_bytes))
