@@ -207,6 +207,7 @@ MANY_FLOWS = [
     for tcps, utps, tcp, queue in (
         (3, 1, "reno", "q100"),
         (2, 2, "reno", "q100"),
+        (1, 3, "reno", "q100"),
         (3, 1, "cubic", "q100"),
         (2, 2, "cubic", "q100"),
         (5, 5, "reno", "q100"),
@@ -310,6 +311,18 @@ PAPERS = [
         spans=(Span(10, 50), Span(30, 50), Span(55, 70)),
     ),
     _paper("s4-drop-tail", Queue(packets=500), (Flow("reno"),) * 5 + (Flow(),) * 5, 60, "share", "packets", "use"),
+    *(
+        Scenario(
+            f"paper-s4-testbed-{count}+{count}",
+            "paper",
+            Path(0.5, 15, Queue(packets=1_000)),
+            (Flow("reno"),) * count + (Flow(),) * count,
+            60,
+            cells=("share", "packets"),
+            seeds=RANDOM,
+        )
+        for count in (1, 5)
+    ),
     _paper("s4-red", Queue("red"), (Flow("reno"),) * 5 + (Flow(),) * 5, 60, "share", "packets", "use"),
     Scenario(
         "paper-deference",

@@ -8,7 +8,7 @@
 - PAM'10: "Yes, we LEDBAT: playing with the new BitTorrent congestion control algorithm" (uTorrent in a testbed).
 - COMNET'13: "Rethinking the low extra delay background transport protocol" (libutp in a testbed).
 - TMA'13: "Fighting the bufferbloat: on the coexistence of AQM and low priority congestion control" (ns-2).
-- utp-go: https://github.com/arxodeus/utp-go, BENCHMARKS.md (emulated links; medians of seven).
+- utp-go: https://github.com/arxodeus/utp-go, BENCHMARKS.md (medians of seven; "libutp" sends to it there).
 
 ``MODEL`` is from a packet-level model of these controllers with perfect timers and acks, which has nothing in common
 with this package but the formulas: an upper bound, and a check that both are right.
@@ -17,19 +17,23 @@ with this package but the formulas: an upper bound, and a check that both are ri
 from __future__ import annotations
 
 PUBLISHED: dict[str, str] = {
-    "profile-lan": "utp-go: 89.2 (classic), 77.0 (LEDBAT++) Mbit/s; lowest queue p50 5.0 ms",
-    "profile-broadband": "utp-go: 6.40, 3.45 Mbit/s; 2.4 ms",
-    "profile-loss-1": "utp-go: 5.22, 1.51 Mbit/s; 0.9 ms",
+    "profile-lan": "utp-go: 89.2 (classic), 77.0 (LEDBAT++) Mbit/s; lowest queue p50 5.0 ms; libutp 16.7-66.7",
+    "profile-broadband": "utp-go: 6.40, 3.45 Mbit/s; 2.4 ms; libutp 4.19",
+    "profile-loss-1": "utp-go: 5.22, 1.51 Mbit/s; 0.9 ms; libutp 2.80",
     "profile-loss-5": "utp-go: 1.24, 0.54 Mbit/s; 1.1 ms",
-    "profile-high-bdp": "utp-go: 2.10, 4.38 Mbit/s; 1.1 ms",
-    "profile-shallow": "utp-go: 4.75, 2.33 Mbit/s; 1.7 ms",
+    "profile-high-bdp": "utp-go: 2.10, 4.38 Mbit/s; 1.1 ms; libutp 1.86",
+    "profile-shallow": "utp-go: 4.75, 2.33 Mbit/s; 1.7 ms; libutp 4.19",
     "profile-long": "utp-go: 8.82, queue p50 32.3 ms (classic); 6.85, 4.8 ms (LEDBAT++)",
     "profile-reorder": "utp-go: 3.40, 1.31 Mbit/s; 0.9 ms",
     "single-step-down": "utp-go: queue 8-10, then 112-118 ms (classic)",
     "many-3+1-reno-q100": "PAM'10: uTP 0.00",
     "many-2+2-reno-q100": "PAM'10: uTP 0.03 and 0.03",
+    "many-1+3-reno-q100": "PAM'10: TCP 0.87, uTP 0.04, 0.04 and 0.05",
     "many-5+5-reno-q500": "TMA'13: TCP 0.987, 379.4 packets",
     "many-5+5-reno-red": "TMA'13: TCP 0.591, 3.7 packets",
+    "two-flows-8m": "utp-go: LEDBAT++ 49/51 (36/64 before four fixes)",
+    "newcomers-q100": "GLOBECOM'10: each starves those before it",
+    "newcomers-q500": "GLOBECOM'10: each starves those before it",
     "target-2%-together": "LCN'10: unstable",
     "target-10%-together": "LCN'10: unstable",
     "target-18%-together": "LCN'10: yields",
@@ -50,8 +54,10 @@ PUBLISHED: dict[str, str] = {
     "paper-late-q40-no-slow-start": "ICCCN'10: overflow makes it fair",
     "paper-comnet-s2b": "COMNET'13: the first starves from 10 s, and refills after 50 s",
     "paper-s4-drop-tail": "TMA'13: TCP 0.987, 379.4 packets, use 0.99",
+    "paper-s4-testbed-1+1": "TMA'13, libutp: TCP 0.995, 5304 ms of delay, which are 233 packets",
+    "paper-s4-testbed-5+5": "TMA'13, libutp: TCP 0.949, 6437 ms of delay, which are 283 packets",
     "paper-s4-red": "TMA'13: TCP 0.591, 3.7 packets, use 0.96 (its RED parameters are unknown)",
-    "paper-deference": "utp-go: Reno keeps 0.69 (classic), 0.77 (LEDBAT++) of 5.67 Mbit/s",
+    "paper-deference": "utp-go: Reno keeps 0.69, queue 24.6 (classic), 0.77, 2.5 (LEDBAT++) of 5.67 Mbit/s",
 }
 
 # The columns of the rows below.
