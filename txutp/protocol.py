@@ -45,6 +45,9 @@ ROUNDS = 32
 # Reading may rest only after so many turns in which nobody waited for an answer.
 BULK_DRAINS = 16
 
+# How long the UDP port of a server that stops waits for those that it has answered and not heard of again.
+LAST_PROOFS_US = 200_000
+
 # How long a stopping reactor waits for what was written before loseConnection.
 SHUTDOWN_SECONDS = 5.0
 
@@ -258,13 +261,20 @@ class UTPProtocol(DatagramProtocol):
             self._settle_soon()
 
     def stop_accepting(self) -> None:
-        """No new connections; those that are not confirmed are told so."""
+        """No new connections; those that are not confirmed are told so.
+
+        Who was answered already gets no second answer before it has proved its source, for which we wait a moment.
+        """
         self.accept = None
         self.multiplexer.listening = False
         for connection in self.multiplexer:
-            if not connection.accepted and not connection.initiator:
+            if connection.accepted or connection.initiator:
+                continue
+            if connection.segments_sent:
+                connection.hurry(self.now_us() + LAST_PROOFS_US)
+            else:
                 connection.abort(PORT_CLOSED)
-                self.touch(connection)
+            self.touch(connection)
 
     def accept_again(self, accept: Callable[[Connection], None], settings: Settings) -> None:
         """Somebody listens on a port that connections have kept open; the settings are for new connections."""
@@ -281,7 +291,10 @@ class UTPProtocol(DatagramProtocol):
         self._check_empty()
 
     def when_quiet(self, timeout_seconds: float | None = None) -> Deferred[None]:
-        """Fires when nothing that was written before a loseConnection is on its way any more."""
+        """Fires when nothing that was written before a loseConnection is on its way any more.
+
+        Where no more connections are accepted, it waits for those that are not confirmed, too.
+        """
         quiet: Deferred[None] = Deferred()
         self._quiet.append(quiet)
         if timeout_seconds is not None:
@@ -339,8 +352,11 @@ class UTPProtocol(DatagramProtocol):
         # a proven newcomer is handed over, although it may have ended in this very turn; its SYN does not count
         if not connection.accepted and connection.segments_received:
             connection.accepted = True
-            if connection.owner is None and self.accept is not None:
-                self.accept(connection)
+            if connection.owner is None and not connection.initiator:
+                if self.accept is not None:
+                    self.accept(connection)
+                else:
+                    connection.abort(PORT_CLOSED)
         owner = connection.owner
 
         # to the application; what it asks for meanwhile is done below, so it needs no other round
@@ -497,12 +513,17 @@ class UTPProtocol(DatagramProtocol):
             port.close()
 
     def _check_quiet(self) -> None:
-        if self._quiet and (
-            self.port is None or not (self._ended or any(connection.closing for connection in self.multiplexer))
-        ):
-            quiet, self._quiet = self._quiet, []
-            for waiting in quiet:
-                waiting.callback(None)
+        if not self._quiet:
+            return
+        if self.port is not None:
+            multiplexer = self.multiplexer
+            if self._ended or any(connection.closing for connection in multiplexer):
+                return
+            if self.accept is None and multiplexer.half_open:
+                return
+        quiet, self._quiet = self._quiet, []
+        for waiting in quiet:
+            waiting.callback(None)
 
     def _before_shutdown(self) -> Deferred[None]:
         self._shutdown_trigger = None  # it fires once, and cannot be removed any more

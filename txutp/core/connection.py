@@ -346,6 +346,11 @@ class Connection:
         """The same SYN came once more: the same SYN-ACK is due (another number would cut the stream's head off)."""
         self._due |= SYN_ACK_DUE
 
+    def hurry(self, deadline_us: int) -> None:
+        """Wait for the proof of the source until then at the latest."""
+        self._handshake_deadline_us = min(self._handshake_deadline_us, deadline_us)
+        self._set_deadline()
+
     # -- packets --
 
     def receive(
