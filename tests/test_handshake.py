@@ -159,6 +159,18 @@ def test_fresh_ids_keep_away_from_live_ones_and_from_ffff() -> None:
     assert multiplexer.connect(address, 0).receive_id == 0x1000
 
 
+def test_an_id_rests_after_its_connection_has_ended() -> None:
+    """The peer may not know yet: a SYN with that id would be one of a connection that it has, and be ignored."""
+    numbers = iter([0x1000, 77, 0x1000, 0x2000, 77])
+    multiplexer = Multiplexer(Settings(), lambda count: next(numbers).to_bytes(count, "big"))
+    address = ("10.0.0.9", 1)
+    first = multiplexer.connect(address, 0)
+    first.fail(DONE)
+    multiplexer.forget(first, 0)
+
+    assert multiplexer.connect(address, 0).receive_id == 0x2000
+
+
 def test_many_ids_to_one_address_never_collide() -> None:
     network = Network(seed=7)
     multiplexer = Multiplexer(Settings(), network.random.randbytes)

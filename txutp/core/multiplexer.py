@@ -471,7 +471,8 @@ class Multiplexer:
         for _ in range(1_000):
             candidate = int.from_bytes(self._random_bytes(2), "big")
             near = [(address, candidate + step & MASK16) for step in (-2, -1, 0, 1, 2)]
-            if candidate != FORBIDDEN_ID and taken.isdisjoint(near):
+            # a peer may not have heard yet that the last connection with this id has ended, and would ignore the SYN
+            if candidate != FORBIDDEN_ID and taken.isdisjoint(near) and (address, candidate) not in self._tombstones:
                 return candidate
         raise ConnectionRefused(f"no connection id is left for {address}")
 
