@@ -10,6 +10,9 @@ retransmission are a few mask operations per run however many segments it has.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from struct import Struct
+
 from txutp.core.batch import Buffer
 
 # A run fits one system call: the kernel cuts at most 65,507 bytes, and older ones at most 64 segments.
@@ -18,6 +21,9 @@ RUN_MAXIMUM_BYTES = 65_000
 
 # BEP 29: a packet is lost when three later ones arrived.
 DUPLICATE_ACKS = 3
+
+# Segments up to this size are copied, see SendBuffer._cut.
+LARGEST_COPY_BYTES = 9_000
 
 
 class Run:
@@ -377,20 +383,28 @@ class SendBuffer:
     # -- chunks --
 
     def _cut(self, total_bytes: int, segment_bytes: int) -> list[Buffer]:
-        """Take the next unsent bytes as payloads: views of the chunks, copied only where a segment spans two."""
+        """Take the next unsent bytes as payloads.
+
+        Many small segments are copied out of a chunk in one call: a view of each would cost more, for the garbage
+        collector has to look at views and not at bytes.  Large ones are views, copied only where one spans two chunks.
+        """
         chunks = self._chunks
         payloads: list[Buffer] = []
         used = 0  # chunks that are finished
         start = self._head_offset
         while total_bytes:
-            chunk = memoryview(chunks[used])
+            chunk = chunks[used]
             size = min(segment_bytes, total_bytes)
             if len(chunk) - start >= size:
                 # as many segments as this chunk has; only the last of all may be short
-                end = start + max(min(len(chunk) - start, total_bytes) // segment_bytes * segment_bytes, size)
-                payloads += [chunk[at : at + size] for at in range(start, end, size)]
-                total_bytes -= end - start
-                start = end
+                count = min(len(chunk) - start, total_bytes) // segment_bytes or 1
+                if count == 1 or size > LARGEST_COPY_BYTES:
+                    view = memoryview(chunk)
+                    payloads += [view[at : at + size] for at in range(start, start + count * size, size)]
+                else:
+                    payloads += segments_struct(size, count).unpack_from(chunk, start)
+                total_bytes -= count * size
+                start += count * size
                 if start == len(chunk):
                     used += 1
                     start = 0
@@ -409,3 +423,9 @@ class SendBuffer:
         del chunks[:used]
         self._head_offset = start
         return payloads
+
+
+@lru_cache(maxsize=256)
+def segments_struct(segment_bytes: int, count: int) -> Struct:
+    """Takes so many segments out of a chunk in one call."""
+    return Struct(f"{segment_bytes}s" * count)
