@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -472,3 +474,36 @@ def test_an_end_that_ends_badly_under_the_profiler_is_a_failure(tmp_path: Path) 
         pytest.raises(Failed),
     ):
         player.finish()
+
+
+PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+SMALLER = {
+    "python -m benchmarks --output results": ["--quick", "--only", "pingpong", "--row", "1/utp"],
+    "python -m benchmarks.profile": [],
+    "setarch -R python -m benchmarks --only pingpong": ["--quick", "--row", "1/utp"],
+}
+
+
+def test_every_block_of_the_page_is_run_here() -> None:
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert {language for language, _ in blocks} == {"sh"}
+    assert {command.strip() for _, command in blocks} == set(SMALLER)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SMALLER)
+def test_the_commands_of_the_page(command: str, tmp_path: Path) -> None:
+    words = [sys.executable if word == "python" else word for word in command.split()]
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"there is no {words[0]}")
+    done = subprocess.run(
+        words + SMALLER[command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| ---: |" in done.stdout
