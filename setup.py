@@ -11,7 +11,7 @@ README = HERE / "README.md"
 
 CLI = ["click>=8.1", "rich>=13"]
 # What else there is to compare with is left out where it is not installed.
-BENCHMARKS = [*CLI, "matplotlib>=3.7"]
+BENCHMARKS = [*CLI, "aioquic>=1.2", "matplotlib>=3.7"]
 EXAMPLES = ["bencode2>=0.3"]
 TEST = [
     "build>=1",
