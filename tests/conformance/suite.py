@@ -266,6 +266,7 @@ CASES: dict[ModuleType, list[str]] = {
     ],
     test_imap: [
         "AuthenticatorTests",
+        "FetchSearchStoreTests",
         "IMAP4ServerTests",
         "NewFetchTests",
         "NewStoreTests",
