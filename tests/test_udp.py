@@ -386,6 +386,19 @@ async def test_an_icmp_error_names_its_datagram_and_reading_goes_on(interface: s
 
 
 @pytest.mark.parametrize("interface", [LOCAL, "::1"])
+def test_an_icmp_error_that_the_next_send_hears_of_is_read_by_it(interface: str) -> None:
+    """What stays in the error queue keeps the socket readable for select, which finds nothing to read there."""
+    port, received = batch_port(interface)
+    other, _ = batch_port(interface)
+    nowhere = closed_port(interface)
+    assert port.send_batch(Batch((interface, nowhere), [b"to nobody"], 1, 9)) == 1
+    assert port.send_batch(a_batch(other, 1, 100)) == 1
+    assert (b"to nobody", (interface, nowhere), errno.ECONNREFUSED) in received.errors
+    port.close()
+    other.close()
+
+
+@pytest.mark.parametrize("interface", [LOCAL, "::1"])
 @pytest_twisted.ensureDeferred
 async def test_connecting_to_a_closed_udp_port_is_refused_at_once(interface: str) -> None:
     endpoint = UTPClientEndpoint(reactor, interface, closed_port(interface), timeout=20)

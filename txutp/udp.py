@@ -354,12 +354,6 @@ class BatchPort(udp.Port):
             return None
 
     def send_batch(self, batch: Batch) -> int:
-        if batch.count == 1 and not batch.dont_fragment:
-            try:
-                self.socket.sendmsg(batch.buffers, (), 0, batch.address)
-                return 1
-            except OSError:
-                pass  # once more below, where it is found out whose error that was
         if batch.dont_fragment:
             self._set_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
             try:
