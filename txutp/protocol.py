@@ -175,15 +175,14 @@ class UTPProtocol(DatagramProtocol):
 
     def drained(self) -> bool:
         """The end of what was to be read; reading may rest if it was nothing but bulk for a while."""
-        bulk_drains = 0
-        for connection in self.multiplexer.touched:  # nobody, if all was for another protocol on the port
-            if not connection.is_bulk:
-                bulk_drains = 0
-                break
-            bulk_drains = self._bulk_drains + 1
-        self._bulk_drains = bulk_drains
+        touched = self.multiplexer.touched
+        # those of another protocol on the port touch nobody, and are no bulk
+        if touched and all(connection.is_bulk for connection in touched):
+            self._bulk_drains += 1
+        else:
+            self._bulk_drains = 0
         self.settle()
-        return bulk_drains > BULK_DRAINS
+        return self._bulk_drains > BULK_DRAINS
 
     def overflowed(self, dropped: int) -> None:
         """Our own kernel dropped datagrams."""

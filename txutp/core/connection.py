@@ -30,7 +30,6 @@ from txutp.core.flow import BULK_SEGMENTS, NEVER_US, Flow
 from txutp.core.mtu import MtuSearch
 from txutp.core.packet import (
     EXTENSION_BITS,
-    HEADER,
     HEADER_BYTES,
     LARGE_WANTED,
     LARGE_WELCOME,
@@ -41,7 +40,6 @@ from txutp.core.packet import (
     ST_RESET,
     ST_STATE,
     ST_SYN,
-    VERSION,
     HeaderBlock,
     encode_bits,
     encode_header,
@@ -715,16 +713,8 @@ class Connection:
         """The header of a packet that carries the newest ack and window."""
         receiving = self.receiving
         self.advertised_bytes = window_bytes = receiving.window_bytes
-        # as encode_header does it, which costs more than packing
-        return HEADER.pack(
-            kind << 4 | VERSION,
-            NO_EXTENSION,
-            self.send_id,
-            now_us & MASK32 or 1,
-            self.reply_us,
-            window_bytes,
-            sequence & MASK16,
-            receiving.next_sequence - 1 & MASK16,
+        return encode_header(
+            kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, receiving.next_sequence - 1
         )
 
     def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, now_us: int) -> Batch:

@@ -15,8 +15,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from struct import Struct
 
 from txutp.core.batch import Address, Batch
 from txutp.core.connection import CONNECTED, DONE, SYN_RECEIVED, Connection
@@ -37,6 +35,7 @@ from txutp.core.packet import (
     encode_header,
     is_utp_untrusted,
     parse_extensions_untrusted,
+    slices,
 )
 from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
 from txutp.core.sequence import MASK16
@@ -188,7 +187,7 @@ class Multiplexer:
         ):
             return False
         whole = len(data) // stride
-        payloads = payload_struct(stride - HEADER_BYTES, whole).unpack_from(data)
+        payloads = slices(HEADER_BYTES, stride - HEADER_BYTES, whole).unpack_from(data)
         if whole < count:
             payloads += (data[whole * stride + HEADER_BYTES :],)
         _, _, _, timestamp_us, difference_us, window_bytes, _, ack = HEADER.unpack_from(data, (count - 1) * stride)
@@ -258,9 +257,7 @@ class Multiplexer:
             connection.receive_bits(bits)
         if state != CONNECTED and connection.state != state:
             self._begun(connection)
-        if not connection.touched:
-            connection.touched = True
-            self.touched.append(connection)
+        self.touch(connection)
         return True
 
     def _receive_syn(self, address: Address, connection_id: int, sequence: int, timestamp_us: int, now_us: int) -> None:
@@ -522,9 +519,3 @@ def decrease(counts: dict[str, int], host: str) -> None:
         del counts[host]
     else:
         counts[host] -= 1
-
-
-@lru_cache(maxsize=256)
-def payload_struct(payload_bytes: int, count: int) -> Struct:
-    """Takes the payloads out of a run in one call.  The peer chooses both numbers, so the cache is bounded."""
-    return Struct(f"{HEADER_BYTES}x{payload_bytes}s" * count)

@@ -6,6 +6,7 @@ than everything else that happens to it.  ``Packet`` is the readable form, for t
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -45,6 +46,15 @@ LOW_BYTES = bytes(range(256)) * 257
 HIGH_BYTES = b"".join(bytes([high]) * 256 for high in range(256)) + bytes(256)
 
 MALFORMED = (-1, None, b"")
+
+
+@lru_cache(maxsize=256)
+def slices(skipped_bytes: int, taken_bytes: int, count: int) -> Struct:
+    """Skips so many bytes and takes so many, again and again: all payloads of a run in one call.
+
+    The peer chooses some of these numbers, so the cache is bounded.
+    """
+    return Struct(f"{skipped_bytes}x{taken_bytes}s" * count)
 
 
 class HeaderBlock:

@@ -10,10 +10,8 @@ retransmission are a few mask operations per run however many segments it has.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from struct import Struct
-
 from txutp.core.batch import Buffer
+from txutp.core.packet import slices
 
 # A run fits one system call: the kernel cuts at most 65,507 bytes, and older ones at most 64 segments.
 RUN_MAXIMUM_SEGMENTS = 64
@@ -49,7 +47,7 @@ class Run:
         self.count = count = len(payloads)
         self.segment_bytes = segment_bytes
         self.total_bytes = total_bytes
-        self.payloads = payloads  # of each segment; views of what the application wrote
+        self.payloads = payloads  # of each segment
         self.sent_at_us = now_us  # of the first transmission
         # one bit per segment, the first is bit 0.  Lost: given up and not sent again yet.  Given up: ever, so that a
         # late arrival shows that it was too early.  Resent: sent more than once, so useless for round trips (Karn).
@@ -132,7 +130,7 @@ class SendBuffer:
     # -- bytes in --
 
     def write(self, data: bytes) -> None:
-        """Append stream bytes; they are kept, not copied, until they are acknowledged."""
+        """Append stream bytes; they are kept as they are until segments are cut from them."""
         self._chunks.append(data)
         self.unsent_bytes += len(data)
 
@@ -402,7 +400,7 @@ class SendBuffer:
                     view = memoryview(chunk)
                     payloads += [view[at : at + size] for at in range(start, start + count * size, size)]
                 else:
-                    payloads += segments_struct(size, count).unpack_from(chunk, start)
+                    payloads += slices(0, size, count).unpack_from(chunk, start)
                 total_bytes -= count * size
                 start += count * size
                 if start == len(chunk):
@@ -423,9 +421,3 @@ class SendBuffer:
         del chunks[:used]
         self._head_offset = start
         return payloads
-
-
-@lru_cache(maxsize=256)
-def segments_struct(segment_bytes: int, count: int) -> Struct:
-    """Takes so many segments out of a chunk in one call."""
-    return Struct(f"{segment_bytes}s" * count)
