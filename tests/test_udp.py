@@ -23,7 +23,16 @@ from txutp.core.batch import Batch
 from txutp.core.connection import Connection
 from txutp.core.packet import ST_STATE, Packet, parse_untrusted
 from txutp.port import UTPServerTransport
-from txutp.udp import UDP_GRO, UDP_SEGMENT, BatchPort, PlainPort, has_option, local_address_for
+from txutp.udp import (
+    LOOK_AGAIN,
+    READ_CALLS,
+    UDP_GRO,
+    UDP_SEGMENT,
+    BatchPort,
+    PlainPort,
+    has_option,
+    local_address_for,
+)
 
 LOCAL = "127.0.0.1"
 KINDS = ["batch", "no send offload", "no receive offload", "no offload", "plain"]
@@ -34,6 +43,7 @@ class Collecting:
 
     def __init__(self) -> None:
         self.reads: list[tuple[bytes, int, Any]] = []
+        self.connections = 0
         self.turns = 0
         self.writable_calls = 0
         self.errors: list[tuple[bytes, Any, int]] = []
@@ -48,8 +58,6 @@ class Collecting:
 
     def datagrams_received(self, data: bytes, stride: int, address: Any) -> None:
         self.reads.append((data, stride, address))
-
-    connections = 0
 
     def drained(self) -> None:
         self.turns += 1
@@ -133,6 +141,63 @@ async def test_a_run_too_large_for_the_path_leaves_as_fragments() -> None:
     assert sender.offload_send == has_option(sender.socket, UDP_SEGMENT, None)
     sender.close()
     receiver.close()
+
+
+class Queued:
+    """A socket with datagrams that have arrived already, and a count of how often it was asked for more."""
+
+    def __init__(self, port: BatchPort) -> None:
+        self.arrived: list[bytes] = []
+        self.asked = 0
+        self._real = port.socket
+        port.socket = self  # type: ignore[assignment]
+
+    def recvmsg(self, size: int, ancillary_size: int) -> tuple[bytes, list[Any], int, Any]:
+        self.asked += 1
+        if not self.arrived:
+            raise BlockingIOError
+        return self.arrived.pop(0), [], 0, (LOCAL, 9)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def test_a_turn_reads_enough_for_all_connections() -> None:
+    """Otherwise a thousand that send in each turn would wait for acks that nobody reads."""
+    port, received = batch_port()
+    queued = Queued(port)
+
+    queued.arrived = [bytes(20)] * 1_000
+    port.doRead()
+    assert len(received.reads) == READ_CALLS
+
+    received.connections = 1_000
+    port.doRead()
+    assert len(received.reads) == 1_000
+    port.close()
+
+
+def test_in_a_conversation_the_socket_is_seldom_asked_in_vain() -> None:
+    port, received = batch_port()
+    queued = Queued(port)
+
+    for _ in range(4 * LOOK_AGAIN):
+        queued.arrived.append(bytes(20))
+        port.doRead()
+    assert len(received.reads) == 4 * LOOK_AGAIN
+    assert queued.asked == 5 * LOOK_AGAIN
+
+    # when several come at once it takes a few turns to see it, and then each reads all
+    queued.arrived = [bytes(20)] * 10
+    turns = 0
+    while queued.arrived:
+        port.doRead()
+        turns += 1
+    assert turns <= LOOK_AGAIN
+    queued.arrived = [bytes(20)] * 10
+    port.doRead()
+    assert not queued.arrived
+    port.close()
 
 
 class Refusing:

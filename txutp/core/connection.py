@@ -871,7 +871,7 @@ class Connection:
         deadline_us = self.sending.deadline_us
         if self._linger_deadline_us < deadline_us:
             deadline_us = self._linger_deadline_us
-        keepalive_us = settings.keepalive_us or self.keepalive_us
+        keepalive_us = self.keepalive_us
         if keepalive_us is not None and self._last_sent_us + keepalive_us < deadline_us:
             deadline_us = self._last_sent_us + keepalive_us
         if settings.idle_timeout_us is not None:
