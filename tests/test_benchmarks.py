@@ -274,8 +274,10 @@ def test_loss_takes_one_of_so_many() -> None:
         pytest.skip(reason)
     with Routed() as network:
         network.lose(2)
-        receive = "import socket as s; u = s.socket(2, 2); u.bind(('{}', 9999)); print(1, flush=True); "
-        receive += "u.settimeout(1)\nn = 0\ntry:\n    while True: u.recv(9); n += 1\nexcept TimeoutError: print(n)"
+        # a busy machine takes its time to start the sender, and to read
+        receive = "import socket as s; u = s.socket(2, 2); u.setsockopt(s.SOL_SOCKET, s.SO_RCVBUF, 1 << 20); "
+        receive += "u.bind(('{}', 9999)); print(1, flush=True); u.settimeout(30)\nn = 0\n"
+        receive += "try:\n    while True: u.recv(9); n += 1; u.settimeout(2)\nexcept TimeoutError: print(n)"
         send = "import socket as s; u = s.socket(2, 2); [u.sendto(b'x', ('{}', 9999)) for _ in range(1000)]"
         address = network.receiver.address
         with worker(network.receiver.command(sys.executable, "-c", receive.format(address))) as receiver:
