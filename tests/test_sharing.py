@@ -97,14 +97,18 @@ def local_port(stream: Stream) -> int:
 
 
 def test_clients_share_a_udp_port_that_closes_with_the_last_of_them() -> None:
-    """It is gone, and no timer is left, before the last one hears of its end; the others hear while it is open."""
-    ports_at_the_end: list[int] = []
+    """In the turn after the last one has heard of its end it is gone, and no timer is left."""
+    ports_after_the_end: list[int] = []
 
     class Watching(Stream):
         def connectionLost(self, reason: Any = None) -> None:
             super().connectionLost(reason)
             if self in scene.connecting.made:
-                ports_at_the_end.append(len(scene.ports_here))
+                assert len(scene.ports_here) == 1
+                scene.here.callLater(0, scene.here.callLater, 0, look)
+
+    def look() -> None:
+        ports_after_the_end.append(len(scene.ports_here))
 
     scene = Scene(protocol=Watching)
     clients = [scene.connect() for _ in range(3)]
@@ -115,7 +119,7 @@ def test_clients_share_a_udp_port_that_closes_with_the_last_of_them() -> None:
         client.transport.loseConnection()
         scene.run(1)
         assert client.lost_type is error.ConnectionDone
-    assert ports_at_the_end == [1, 1, 0]
+    assert ports_after_the_end == [1, 1, 0]
     assert scene.here.getDelayedCalls() == []
     assert [bytes(server.received) for server in scene.accepting.made] == [b"hello"] * 3
 
@@ -131,18 +135,22 @@ def test_all_that_end_in_one_turn_leave_nothing() -> None:
     assert scene.here.getDelayedCalls() == []
 
 
-def test_who_comes_after_the_last_gets_a_new_port() -> None:
-    """Also from within the end of the last one."""
-    again: list[Any] = []
+@pytest.mark.parametrize("when", ["at once", "in the next turn", "later"])
+def test_who_connects_right_after_the_last_finds_its_port_and_who_comes_later_a_new_one(when: str) -> None:
+    ports: list[list[int]] = []
 
     class Reconnecting(ClientFactory):
         noisy = False
         protocol = Stream
 
         def clientConnectionLost(self, connector: Any, reason: Any) -> None:
-            again.append(list(scene.ports_here))
-            if len(again) == 1:
+            ports.append(scene.ports_here)
+            if len(ports) > 1:
+                return
+            if when == "at once":
                 connector.connect()
+            else:
+                scene.here.callLater(0 if when == "in the next turn" else 0.1, connector.connect)
 
     scene = Scene()
     connector = connectUTP(scene.here, SERVER, PORT, Reconnecting())
@@ -150,10 +158,12 @@ def test_who_comes_after_the_last_gets_a_new_port() -> None:
     connector.disconnect()
     scene.run(1)
     assert connector.state == "connected"
-    assert len(scene.ports_here) == 1
     connector.disconnect()
     scene.run(1)
-    assert again == [[], []]
+    assert len(ports) == 2
+    assert (ports[0] == ports[1]) == (when != "later")
+    assert scene.ports_here == []
+    assert scene.here.getDelayedCalls() == []
 
 
 def test_ip_versions_and_limits_do_not_share() -> None:
@@ -253,8 +263,8 @@ def test_a_cancelled_attempt_takes_an_unused_port_with_it() -> None:
     scene.run(0.005)
     assert len(scene.ports_here) == 1
     attempt.cancel()
-    assert scene.ports_here == []
     scene.run(0.001)
+    assert scene.ports_here == []
     assert scene.here.getDelayedCalls() == []
 
 
@@ -340,8 +350,8 @@ def test_the_last_one_waits_to_repeat_its_last_ack() -> None:
     assert flaky.lost == [ST_DATA, ST_STATE]
     assert scene.run(2, until=lambda: bool(leaving.lost))
     assert leaving.lost_type is server.lost_type is error.ConnectionDone
-    assert scene.ports_here == []
     scene.run(0.001)
+    assert scene.ports_here == []
     assert scene.here.getDelayedCalls() == []
 
 
@@ -357,8 +367,8 @@ def test_the_last_one_waits_for_those_who_went_before() -> None:
     assert len(scene.ports_here) == 1
     assert scene.run(5, until=lambda: bool(staying.lost))
     assert staying.lost_type is scene.accepting.made[1].lost_type is error.ConnectionDone
-    assert scene.ports_here == []
     scene.run(0.001)
+    assert scene.ports_here == []
     assert scene.here.getDelayedCalls() == []
 
 
@@ -439,6 +449,25 @@ def test_a_client_that_names_a_port_has_it_alone_until_somebody_listens_there() 
     listening.stopListening()
     scene.run(0.1)
     assert scene.ports_here == []
+
+
+def test_a_client_that_names_its_port_finds_it_closed_when_it_hears_of_the_end() -> None:
+    """So it can take it again at once."""
+    ports_at_the_end: list[list[int]] = []
+
+    class Watching(Stream):
+        def connectionLost(self, reason: Any = None) -> None:
+            super().connectionLost(reason)
+            if self in scene.connecting.made:
+                ports_at_the_end.append(scene.ports_here)
+                scene.begin(bindAddress=("", OTHER_PORT))
+
+    scene = Scene(protocol=Watching)
+    scene.connect(bindAddress=("", OTHER_PORT)).transport.loseConnection()
+    scene.run(1)
+    assert ports_at_the_end == [[]]
+    assert len(scene.connecting.made) == 2
+    assert scene.failures == []
 
 
 def test_of_several_listeners_the_one_on_the_way_to_the_peer_is_taken() -> None:

@@ -71,7 +71,7 @@ class UTPClientTransport(TLSCapableTransport):
     def _resolve(self, host: str, port: int) -> None:
         reactor = self.reactor
         if isIPAddress(host) or isIPv6Address(host):
-            self._next_call = reactor.callLater(0, self._resolved_numeric, host, port)
+            self._resolved_numeric(host, port)
         elif IReactorPluggableNameResolver.providedBy(reactor):
             reactor.nameResolver.resolveHostName(Candidates(self), host, port, transportSemantics="UDP")
         elif hasattr(reactor, "resolve"):
@@ -82,7 +82,6 @@ class UTPClientTransport(TLSCapableTransport):
             self._next_call = reactor.callLater(0, self.resolved, [])
 
     def _resolved_numeric(self, host: str, port: int) -> None:
-        self._next_call = None
         found: list[Address] = []
         try:
             found.append(numeric_address(host, port))
@@ -106,8 +105,8 @@ class UTPClientTransport(TLSCapableTransport):
         if not self._connecting or connector is None:
             return
         if not 0 < connector.port < 65_536:
-            self.failIfNotConnected(OverflowError(f"port must be 1-65535, not {connector.port}"))
-            return
+            self._problem = OverflowError(f"port must be 1-65535, not {connector.port}")
+            addresses = []
         self._untried = alternating(addresses)
         local_host = (connector.bindAddress or ("", 0))[0]
         if local_host and addresses:
@@ -131,7 +130,8 @@ class UTPClientTransport(TLSCapableTransport):
         if self._untried:
             self._next_call = self.reactor.callLater(ATTEMPT_DELAY_SECONDS, self._try_next)
         elif not self._attempts:
-            self.failIfNotConnected(self._problem)
+            # nobody hears of a failure from within their own call
+            self._next_call = self.reactor.callLater(0, self.failIfNotConnected, self._problem)
 
     def _try(self, where: Address) -> bool:
         """Begin to connect to an address; gives whether that was possible."""
@@ -157,8 +157,10 @@ class UTPClientTransport(TLSCapableTransport):
         self._problem = exception_for(reason)
         if reason == PORT_CLOSED:  # the reactor stops
             self._untried.clear()
-        if self._untried or not self._attempts:
+        if self._untried:
             self._try_next()
+        elif not self._attempts:
+            self.failIfNotConnected(self._problem)
 
     def attempt_succeeded(self, attempt: Attempt) -> None:
         """The first address that answers is the one."""

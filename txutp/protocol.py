@@ -80,8 +80,9 @@ class UTPProtocol(DatagramProtocol):
         foreign_datagram_received: Callable[[bytes, Address], None] | None = None,
         prefix: str = "",
         lasting: bool = True,
+        shared: bool = False,
     ) -> None:
-        """Without ``lasting`` the UDP port closes with the last connection."""
+        """Without ``lasting`` the UDP port closes with the last connection; a ``shared`` one in the turn after that."""
         self.reactor = reactor
         self.settings = Settings() if settings is None else settings
         self.accept = accept
@@ -103,6 +104,8 @@ class UTPProtocol(DatagramProtocol):
         self._deadlines_moved = False  # the timer may have to ring sooner, or not at all
         self.on_stopped: Callable[[], None] | None = None  # called when the UDP port is gone
         self._close_when_empty = not lasting
+        self._shared = shared  # clients that begin anew look for this port
+        self._closing: IDelayedCall | None = None  # looks again whether the port is empty
         self._ended: list[Connection] = []  # nobody was told yet, see _must_stay
         self._busy_with_foreign = False  # whoever closes the port meanwhile has to wait
         self._bulk_drains = 0  # in a row
@@ -137,10 +140,10 @@ class UTPProtocol(DatagramProtocol):
             connection.fail(PORT_CLOSED)
             self.multiplexer.touch(connection)
         self.settle()
-        for call in (self._settle_call, self._timer):
+        for call in (self._settle_call, self._timer, self._closing):
             if call is not None and call.active():
                 call.cancel()
-        self._settle_call = self._timer = None
+        self._settle_call = self._timer = self._closing = None
         self._check_quiet()
         if self.on_stopped is not None:
             self.on_stopped()
@@ -280,7 +283,7 @@ class UTPProtocol(DatagramProtocol):
         self.accept = accept
         self.settings = self.multiplexer.settings = settings
         self.multiplexer.listening = True
-        self._close_when_empty = False
+        self._close_when_empty = self._shared = False
         if self._ended:
             self._settle_soon()
 
@@ -385,7 +388,7 @@ class UTPProtocol(DatagramProtocol):
     def _must_stay(self) -> bool:
         """Whether the UDP port has nobody left, and cannot go yet because a last ack may have been lost.
 
-        Nobody may hear of the last end before the port has gone, so that nothing is left when a program thinks so.
+        Nobody may hear of the last end before the port can go, so that nothing is left when a program thinks so.
         """
         return (
             self._close_when_empty
@@ -498,18 +501,40 @@ class UTPProtocol(DatagramProtocol):
     # -- the end --
 
     def _check_empty(self) -> None:
-        if (
+        """Close the port if nobody is left.
+
+        A shared one stays until the next turn: opening another costs as much as two connections, and a client that
+        connects again when its last connection has ended finds this one.
+        """
+        if not self._is_empty:
+            return
+        if not self._shared:
+            self._close()
+        elif not self._settling and self._closing is None:
+            self._closing = self.reactor.callLater(0, self._close_if_empty)
+
+    def _close_if_empty(self) -> None:
+        self._closing = None
+        if self._is_empty:
+            self._close()
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether the port shall close with the last connection, and nobody is left, or has to be told anything."""
+        return (
             self._close_when_empty
             and self.port is not None
             and not len(self.multiplexer)
             and not self._ended
             and not self._busy_with_foreign
-        ):
-            self._close_when_empty = False
-            self._send_replies()
-            # nobody may begin anything on a port that is on its way out
-            port, self.port = self.port, None
-            port.close()
+        )
+
+    def _close(self) -> None:
+        self._close_when_empty = False
+        self._send_replies()
+        # nobody may begin anything on a port that is on its way out
+        port, self.port = self.port, None
+        port.close()
 
     def _check_quiet(self) -> None:
         if not self._quiet:

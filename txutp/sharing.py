@@ -3,7 +3,8 @@
 ``port.py`` asks here for a port to listen on, ``client.py`` for one to connect from.  Both get a ``UTPProtocol``:
 
 - A client that leaves its port to us shares one with all others of its reactor that have the same IP version and the
-  same limits.  It is opened for the first of them and closes with the last, before that one hears of its end.
+  same limits.  It is opened for the first of them and closes in the turn after the end of the last, unless somebody
+  connects again until then.
 - A client that names a port (``bindAddress``) shares the one on which we listen there, or gets one of its own.
 - Who listens again on a port that connections have kept open gets that one, with new settings for new connections.
 
@@ -109,7 +110,8 @@ def port_to_connect_from(
 ) -> tuple[UTPProtocol, Address]:
     """A UDP port for a connection to a remote address, and that address as it has to be written there.
 
-    It may be new: then it closes with the connection, which has to be begun at once.  Raises ``CannotListenError``.
+    It may be new: then it closes with its last connection, which has to be begun at once.  Raises
+    ``CannotListenError``.
     """
     ports = ports_of(reactor)
     interface, number = bind_address or ("", 0)
@@ -122,7 +124,7 @@ def port_to_connect_from(
     if utp is not None and utp.port is not None:
         return utp, mapped(remote) if is_ipv6(utp.port_address.host) else remote
 
-    utp = UTPProtocol(reactor, settings, lasting=False)
+    utp = UTPProtocol(reactor, settings, lasting=False, shared=not number)
     listen_udp(reactor, number, utp, "" if host == ANY_IPV4 else host)
     ports.add(host, utp)
     if not number:
