@@ -61,16 +61,17 @@ class UTPClientTransport(TLSCapableTransport):
         self.addr: Any = (connector.host, connector.port)
         nowhere: Any = Nowhere(connector.reactor)
         super().__init__(nowhere, None, "Uninitialized")
-        self._resolve(connector.host, connector.port)
+        self._resolve(connector)
 
     def __repr__(self) -> str:
         return f"<{self.__class__} to {self.addr} at {id(self):x}>"
 
     # -- from a name to addresses --
 
-    def _resolve(self, host: str, port: int) -> None:
+    def _resolve(self, connector: UTPConnector) -> None:
         reactor = self.reactor
-        if isIPAddress(host) or isIPv6Address(host):
+        host, port = connector.host, connector.port
+        if connector.is_numeric:
             self._resolved_numeric(host, port)
         elif IReactorPluggableNameResolver.providedBy(reactor):
             reactor.nameResolver.resolveHostName(Candidates(self), host, port, transportSemantics="UDP")
@@ -315,7 +316,7 @@ class UTPConnector(base.BaseConnector):
                 port = socket.getservbyname(port, "tcp")
             except OSError as problem:
                 raise error.ServiceNameUnknownError(string=f"{problem} ({port!r})") from problem
-        checked_host(host)
+        self.is_numeric = is_numeric(host)
         checked_timeout(timeout)
         self.host = host
         self.port = port
@@ -356,15 +357,17 @@ def connectUTP(
     return connector
 
 
-def checked_host(host: str) -> None:
-    """An exception that says what a host is, if this is none."""
+def is_numeric(host: str) -> bool:
+    """Whether a host is a numeric address; if it is no name either, an exception says what a host is."""
     if not isinstance(host, str):
         raise TypeError(f"host is a name or a numeric address, not {host!r}")
-    if not isIPAddress(host) and not isIPv6Address(host):
-        try:
-            host.encode("idna")
-        except UnicodeError as problem:
-            raise ValueError(f"invalid hostname: {host!r} ({problem})") from problem
+    if isIPAddress(host) or isIPv6Address(host):
+        return True
+    try:
+        host.encode("idna")
+    except UnicodeError as problem:
+        raise ValueError(f"invalid hostname: {host!r} ({problem})") from problem
+    return False
 
 
 def checked_timeout(timeout: float | None) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -33,7 +34,7 @@ from txutp.udp import LARGEST_DATAGRAM_BYTES, BatchPort, listen_udp, local_addre
 ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"
 
 # A port that has these like another one can be shared; all other settings belong to each connection.
-LIMITS = ("maximum_connections", "maximum_connections_per_address", "resets_per_second")
+limits_of = attrgetter("maximum_connections", "maximum_connections_per_address", "resets_per_second")
 
 Accept = Callable[[Connection], None]
 
@@ -119,7 +120,7 @@ def port_to_connect_from(
     if is_ipv6(host) != is_ipv6(remote[0]):
         problem = OSError(f"an address like {remote[0]} cannot be reached from {interface}: one is IPv6, one is not")
         raise error.CannotListenError(interface, number, problem)
-    alike = (host, *(getattr(settings, name) for name in LIMITS))
+    alike = (host, limits_of(settings))
     utp = ports.listening(remote, host, number) if number else ports.common.get(alike)
     if utp is not None and utp.port is not None:
         return utp, mapped(remote) if is_ipv6(utp.port_address.host) else remote

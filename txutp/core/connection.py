@@ -244,8 +244,9 @@ class Connection:
     @property
     def last_ack_may_be_lost(self) -> bool:
         """It ended well, but on a path that loses packets: the peer may ask for the ack of its FIN once more."""
-        ended_well = self.state == CLOSED and self.close_reason == DONE and self.at_eof and self.fin_acknowledged
-        return ended_well and bool(self.sending.losses or self.segments_early)
+        lossy = self.sending.losses or self.segments_early
+        ended_well = lossy and self.state == CLOSED and self.close_reason == DONE
+        return bool(ended_well and self.at_eof and self.fin_acknowledged)
 
     @property
     def is_bulk(self) -> bool:
@@ -338,7 +339,6 @@ class Connection:
         self._last_received_us = now_us
         self._handshake_deadline_us = now_us + self.settings.half_open_timeout_us
         self._due |= SYN_ACK_DUE
-        self._set_deadline()
 
     def answer_again(self) -> None:
         """The same SYN came once more: the same SYN-ACK is due (another number would cut the stream's head off)."""
@@ -476,7 +476,6 @@ class Connection:
             self._close(DONE)
             return
         self._finish_if_done(now_us)
-        self._set_deadline()
 
     def abort(self, reason: int = ABORTED) -> None:
         """Forget everything at once and tell the peer with a RESET."""
@@ -744,7 +743,6 @@ class Connection:
         self.syn_tries += 1
         self._syn_sent_us = now_us
         self._handshake_deadline_us = now_us + wait_us
-        self._set_deadline()
 
     def _answered(self, sequence16: int, now_us: int) -> None:
         """Our SYN was answered.  The SYN-ACK takes no number: the peer's first DATA carries the same one."""
@@ -838,10 +836,12 @@ class Connection:
         """
         if self.state != CONNECTED:
             return
-        if self.fin_acknowledged and self.at_eof:
+        at_eof = self.at_eof
+        fin_acknowledged = self.fin_acknowledged
+        if fin_acknowledged and at_eof:
             self._close(DONE)
         elif self._linger_deadline_us == NEVER_US and (
-            self.fin_acknowledged or (self.at_eof and self.sending.first_unacked == self.fin_sequence)
+            fin_acknowledged or (at_eof and self.sending.first_unacked == self.fin_sequence)
         ):
             # time enough to send our own FIN twice
             self._linger_deadline_us = now_us + max(self.settings.close_timeout_us, 3 * self.sending.timeout_us)

@@ -42,8 +42,9 @@ from txutp.core.sequence import MASK16
 from txutp.core.settings import IPV4_DATAGRAM_BYTES, IPV6_DATAGRAM_BYTES, SECOND_US, Settings
 from txutp.core.stats import PortCounters
 
-# libutp keeps ids in 32 bits without masking, so it never finds a connection whose id is one above this one.
-FORBIDDEN_ID = 0xFFFF
+# Our own ids stay away from the end of their 16 bits: libutp does not mask what it adds to one, and looks for a
+# connection with id 65536.  So the four ids that neighbours can have need no mask either.
+FIRST_ID, LAST_ID = 1, 0xFFFD
 
 DATA_BYTE = bytes((ST_DATA << 4 | VERSION,))
 MAXIMUM_TOMBSTONES = 10_000
@@ -467,9 +468,14 @@ class Multiplexer:
         taken = self._connections.keys()
         for _ in range(1_000):
             candidate = int.from_bytes(self._random_bytes(2), "big")
-            near = [(address, candidate + step & MASK16) for step in (-2, -1, 0, 1, 2)]
+            # two initiators, or one and an acceptor, use neighbouring ids
+            near = [(address, candidate - 1), (address, candidate), (address, candidate + 1), (address, candidate + 2)]
             # a peer may not have heard yet that the last connection with this id has ended, and would ignore the SYN
-            if candidate != FORBIDDEN_ID and taken.isdisjoint(near) and (address, candidate) not in self._tombstones:
+            if (
+                FIRST_ID <= candidate <= LAST_ID
+                and taken.isdisjoint(near)
+                and (address, candidate) not in self._tombstones
+            ):
                 return candidate
         raise ConnectionRefused(f"no connection id is left for {address}")
 
