@@ -56,7 +56,7 @@ class UTPClientTransport(TLSCapableTransport):
         self._untried: list[Address] = []
         self._attempts: list[Attempt] = []
         self._next_call: IDelayedCall | None = None  # tries the next address
-        self._problem: Exception = error.DNSLookupError(f"no results for hostname lookup: {connector.host}")
+        self._problem: Exception | None = None  # why the last attempt failed
         self.hostname = connector.host
         self.addr: Any = (connector.host, connector.port)
         nowhere: Any = Nowhere(connector.reactor)
@@ -132,7 +132,7 @@ class UTPClientTransport(TLSCapableTransport):
             self._next_call = self.reactor.callLater(ATTEMPT_DELAY_SECONDS, self._try_next)
         elif not self._attempts:
             # nobody hears of a failure from within their own call
-            self._next_call = self.reactor.callLater(0, self.failIfNotConnected, self._problem)
+            self._next_call = self.reactor.callLater(0, self._fail_to_connect)
 
     def _try(self, where: Address) -> bool:
         """Begin to connect to an address; gives whether that was possible."""
@@ -161,7 +161,13 @@ class UTPClientTransport(TLSCapableTransport):
         if self._untried:
             self._try_next()
         elif not self._attempts:
-            self.failIfNotConnected(self._problem)
+            self._fail_to_connect()
+
+    def _fail_to_connect(self) -> None:
+        """No address was any good, or there is none."""
+        self.failIfNotConnected(
+            self._problem or error.DNSLookupError(f"no results for hostname lookup: {self.hostname}")
+        )
 
     def attempt_succeeded(self, attempt: Attempt) -> None:
         """The first address that answers is the one."""
@@ -191,7 +197,8 @@ class UTPClientTransport(TLSCapableTransport):
     # -- from a connection to a protocol --
 
     def _connected(self) -> None:
-        connector = self._connector
+        # it knows us; if we knew it too, both would be left to the garbage collector
+        connector, self._connector = self._connector, None
         assert connector is not None
         self._on_lost = connector.connectionLost
         try:

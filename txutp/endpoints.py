@@ -145,7 +145,7 @@ class UTPClientEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the connected protocol, or with why there is none; cancelling it gives up."""
         try:
-            factory = _WrappingFactory(protocolFactory)
+            factory = ConnectingFactory(protocolFactory)
             connectUTP(
                 self._reactor,
                 self._host,
@@ -158,6 +158,17 @@ class UTPClientEndpoint:
         except Exception:
             return defer.fail()
         return factory._onConnection
+
+
+class ConnectingFactory(_WrappingFactory):
+    """Twisted's, which lets go of what it knows at the end.
+
+    Deferred, factory, connector and transport know each other, so that after each connection of a client twenty objects
+    would be left to the garbage collector.
+    """
+
+    def clientConnectionLost(self, connector: Any, reason: Any) -> None:
+        del self._onConnection, self._connector
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)

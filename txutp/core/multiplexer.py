@@ -13,7 +13,7 @@ What flows through
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 
 from txutp.core.batch import Address, Batch
@@ -48,6 +48,11 @@ FIRST_ID, LAST_ID = 1, 0xFFFD
 
 DATA_BYTE = bytes((ST_DATA << 4 | VERSION,))
 MAXIMUM_TOMBSTONES = 10_000
+
+# What is left of a connection that ended well, to answer its late packets: until when, the ack of all that it received
+# (16 bits), its send id, the sequence number behind its FIN, and its window.  A bare tuple of numbers, for those are
+# nothing to the garbage collector, and thousands may rest here.
+Tombstone = tuple[int, int, int, int, int]
 
 # Where the last ack of a connection may be lost, somebody has to be here to repeat it for so many close timeouts:
 # libutp repeats a FIN after one second at the earliest.
@@ -88,7 +93,8 @@ class Multiplexer:
         self._half_open: dict[Connection, None] = {}  # in order of age
         self._per_host: dict[str, int] = {}
         self._half_open_per_host: dict[str, int] = {}
-        self._tombstones: dict[tuple[Address, int], Tombstone] = {}  # in order of age
+        # in order of age; the first one is deleted again and again, which is slow in a plain dict
+        self._tombstones: OrderedDict[tuple[Address, int], Tombstone] = OrderedDict()
         self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
         self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet
         self._deadlines: list[tuple[int, int, Connection]] = []  # a heap; entries may be out of date
@@ -319,26 +325,20 @@ class Multiplexer:
         """A packet for no connection: one of the past is acknowledged once more, others learn that nobody is here."""
         self.counters.dropped_unknown += 1
         tombstone = self._tombstones.get((address, connection_id))
-        if tombstone is not None and now_us < tombstone.expires_us:
-            is_new = 0 < (sequence - tombstone.ack & MASK16) < 0x8000
+        if tombstone is not None and now_us < tombstone[0]:
+            expires_us, ack, send_id, next_sequence, window_bytes = tombstone
+            is_new = 0 < (sequence - ack & MASK16) < 0x8000
             if kind == ST_DATA and is_new:
                 # It writes on, and nobody will ever read that: better it knows.
                 self._reset(address, connection_id, sequence, now_us)
             elif kind != ST_STATE:
                 # its FIN may come only now, behind what we know
                 if is_new:
-                    tombstone.ack = sequence
+                    ack = sequence
+                    self._tombstones[address, connection_id] = expires_us, ack, send_id, next_sequence, window_bytes
                 # numbered behind our FIN and like it, see Connection._receive_data
-                for number in (tombstone.sequence, tombstone.sequence - 1):
-                    header = encode_header(
-                        ST_STATE,
-                        tombstone.send_id,
-                        now_us,
-                        0,
-                        tombstone.window_bytes,
-                        number,
-                        tombstone.ack,
-                    )
+                for number in (next_sequence, next_sequence - 1):
+                    header = encode_header(ST_STATE, send_id, now_us, 0, window_bytes, number, ack)
                     self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
             return
         self._reset(address, connection_id, sequence, now_us)
@@ -421,11 +421,15 @@ class Multiplexer:
             tombstones = self._tombstones
             while tombstones:
                 oldest = next(iter(tombstones))
-                if tombstones[oldest].expires_us > now_us and len(tombstones) < MAXIMUM_TOMBSTONES:
+                if tombstones[oldest][0] > now_us and len(tombstones) < MAXIMUM_TOMBSTONES:
                     break
                 del tombstones[oldest]
-            tombstones[connection.address, connection.receive_id] = Tombstone(
-                connection, now_us + settings.tombstone_us
+            tombstones[connection.address, connection.receive_id] = (
+                now_us + settings.tombstone_us,
+                connection.receiving.next_sequence - 1 & MASK16,
+                connection.send_id,
+                connection.sending.next_sequence,
+                settings.receive_buffer_bytes,
             )
 
     # -- tables --
@@ -504,19 +508,6 @@ class Multiplexer:
         del self._connections[connection.address, connection.receive_id]
         connection.reopen(self._fresh_id(connection.address), int.from_bytes(self._random_bytes(2), "big"))
         self._connections[connection.address, connection.receive_id] = connection
-
-
-class Tombstone:
-    """What is left of a connection that ended well, to answer its late packets."""
-
-    __slots__ = ("ack", "expires_us", "send_id", "sequence", "window_bytes")
-
-    def __init__(self, connection: Connection, expires_us: int) -> None:
-        self.send_id = connection.send_id
-        self.sequence = connection.sending.next_sequence
-        self.window_bytes = connection.settings.receive_buffer_bytes
-        self.ack = connection.receiving.next_sequence - 1 & MASK16
-        self.expires_us = expires_us
 
 
 def decrease(counts: dict[str, int], host: str) -> None:
