@@ -390,7 +390,7 @@ async def test_a_port_of_the_applications_own() -> None:
     accepted: list[Stream] = []
 
     def accept(connection: Connection) -> None:
-        transport = UTPServerTransport(serving, connection, 1, 0)
+        transport = UTPServerTransport(serving, connection, LOCAL, 1, 0)
         connection.owner = transport
         protocol = Stream()
         accepted.append(protocol)

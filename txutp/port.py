@@ -155,10 +155,11 @@ class UTPPort:
         """A connection proved its source: make its protocol."""
         utp = self._utp
         assert utp is not None
-        transport = UTPServerTransport(utp, connection, self.sessionno, self._bound.port)
+        peer = twisted_address(connection.address)
+        transport = UTPServerTransport(utp, connection, peer.host, self.sessionno, self._bound.port)
         self.sessionno += 1
         try:
-            protocol = self.factory.buildProtocol(twisted_address(connection.address))
+            protocol = self.factory.buildProtocol(peer)
         except Exception:
             self._log.failure("buildProtocol raised")
             protocol = None
@@ -173,11 +174,11 @@ class UTPPort:
 class UTPServerTransport(TLSCapableTransport):
     """The transport of an accepted connection."""
 
-    def __init__(self, utp: UTPProtocol, connection: Connection, sessionno: int, port: int) -> None:
+    def __init__(self, utp: UTPProtocol, connection: Connection, hostname: str, sessionno: int, port: int) -> None:
         super().__init__(utp, connection, "-")
         self.sessionno = sessionno
         self._port_number = port
-        self.hostname = twisted_address(connection.address).host
+        self.hostname = hostname
 
     def begin(self, protocol: Any) -> None:
         self.logstr = f"{log_prefix_of(protocol)},{self.sessionno},{self.hostname}"
