@@ -14,6 +14,7 @@ from tests.support import CLIENT, SERVER, Accepting, Pair, ScriptedClient, Scrip
 from tests.test_transfer import pattern
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.flow import NEVER_US
+from txutp.core.multiplexer import SMALLEST_WINDOW_BYTES
 from txutp.testing import Link, Network
 
 
@@ -53,6 +54,52 @@ def test_settings_do_not_change_under_a_port() -> None:
     with pytest.raises(AttributeError):
         Settings().keepalive_us = 1  # type: ignore[misc]
     assert replace(Settings(), keepalive_us=None).keepalive_us is None
+
+
+def test_windows_shrink_when_the_socket_overflows_and_grow_again() -> None:
+    pair = Pair()
+    utp = pair.ports[0]._utp
+    largest_bytes = Settings().receive_buffer_bytes
+
+    def window_bytes() -> int:
+        """What the client is told."""
+        pair.client.transport.write(b"x")
+        pair.run(0.1)
+        return pair.client.transport.stats().send_window
+
+    assert window_bytes() == largest_bytes
+    for _ in range(3):
+        utp.overflowed(2)  # the same burst
+    assert window_bytes() == largest_bytes * 3 // 4
+    pair.run(1)
+    utp.overflowed(2)
+    assert window_bytes() == largest_bytes * 9 // 16
+    assert pair.ports[0].stats().receive_overflows == 8
+    pair.run(8)
+    assert window_bytes() == largest_bytes * 9 // 16
+    for _ in range(10):
+        pair.run(10)
+        window_bytes()
+    assert window_bytes() == largest_bytes
+
+    for _ in range(20):
+        pair.run(1)
+        utp.overflowed(2)
+    assert window_bytes() == SMALLEST_WINDOW_BYTES
+
+
+def test_what_comes_into_a_window_that_has_shrunk_is_not_lost() -> None:
+    pair = Pair(settings=Settings(maximum_datagram_bytes=1_400))
+    data = pattern(3_000_000)
+    pair.server.transport.pauseProducing()
+    pair.client.transport.write(data)
+    for _ in range(10):
+        pair.run(1)
+        pair.ports[0]._utp.overflowed(1)
+    assert len(pair.server.received) == 0
+    pair.server.transport.resumeProducing()
+    assert pair.run(60, until=lambda: len(pair.server.received) == len(data))
+    assert bytes(pair.server.received) == data
 
 
 def test_idle_connections_cost_no_time() -> None:

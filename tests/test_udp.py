@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ class Collecting:
         self.connections = 0
         self.turns = 0
         self.writable_calls = 0
+        self.overflows = 0
         self.errors: list[tuple[bytes, Any, int]] = []
 
     noisy = False
@@ -64,6 +66,9 @@ class Collecting:
 
     def writable(self) -> None:
         self.writable_calls += 1
+
+    def overflowed(self, dropped: int) -> None:
+        self.overflows += dropped
 
     def unreachable(self, datagram: bytes, address: Any, code: int, path_mtu_bytes: int) -> None:
         self.errors.append((datagram, address, code))
@@ -127,6 +132,39 @@ async def test_a_batch_arrives_as_its_datagrams(
     receiver.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Other systems do not tell.")
+@pytest_twisted.ensureDeferred
+async def test_what_the_kernel_drops_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so with the next datagram that it keeps (SO_RXQ_OVFL), and counts from the beginning."""
+    monkeypatch.setattr("txutp.udp.KERNEL_BUFFER_BYTES", 4_096)
+    sender, _ = batch_port()
+    receiver, received = batch_port()
+    receiver.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    for burst in range(2):
+        for _ in range(50):
+            sender.send_batch(a_batch(receiver, 1, 1_000))
+        await pause()
+        kept = len(received.datagrams)
+        sender.send_batch(a_batch(receiver, 1, 1_000))
+        await pause()
+        assert 0 < kept < 50 * (burst + 1)
+        assert received.overflows == 50 * (burst + 1) - len(received.datagrams) + burst + 1
+    sender.close()
+    receiver.close()
+
+
+@pytest.mark.parametrize("flag", [socket.MSG_TRUNC, socket.MSG_CTRUNC])
+def test_a_damaged_read_is_dropped(flag: int) -> None:
+    """A datagram that was cut off is none, and one whose control data was may be several."""
+    port, received = batch_port()
+    queued = Queued(port)
+    queued.arrived = [bytes(20), bytes(30), bytes(40)]
+    queued.flags[bytes(30)] = flag
+    port.doRead()
+    assert received.datagrams == [bytes(20), bytes(40)]
+    port.close()
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_run_too_large_for_the_path_leaves_as_fragments() -> None:
     """EMSGSIZE on a run means a plain send for it, not the end of offload, and no lost byte."""
@@ -148,6 +186,7 @@ class Queued:
 
     def __init__(self, port: BatchPort) -> None:
         self.arrived: list[bytes] = []
+        self.flags: dict[bytes, int] = {}  # what is said of some of them
         self.asked = 0
         self._real = port.socket
         port.socket = self  # type: ignore[assignment]
@@ -156,7 +195,8 @@ class Queued:
         self.asked += 1
         if not self.arrived:
             raise BlockingIOError
-        return self.arrived.pop(0), [], 0, (LOCAL, 9)
+        data = self.arrived.pop(0)
+        return data, [], self.flags.get(data, 0), (LOCAL, 9)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)

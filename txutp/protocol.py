@@ -126,7 +126,7 @@ class UTPProtocol(DatagramProtocol):
         self.port_address = transport.getHost()
         self.port = transport if IBatchPort.providedBy(transport) else PlainPort(transport, self, self.reactor)
         if self.port.granted_receive_bytes:
-            self.multiplexer.limit_window(int(PAYLOAD_SHARE * self.port.granted_receive_bytes))
+            self.multiplexer.limit_buffer(int(PAYLOAD_SHARE * self.port.granted_receive_bytes))
         if IReactorCore.providedBy(self.reactor):
             self._shutdown_trigger = self.reactor.addSystemEventTrigger("before", "shutdown", self._before_shutdown)
 

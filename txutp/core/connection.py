@@ -499,11 +499,9 @@ class Connection:
         self._set_deadline()
 
     def limit_window(self, limit_bytes: int) -> None:
-        """Hold no more than this for the application, and let the peer send no more."""
-        receiving = self.receiving
-        if limit_bytes < receiving.capacity_bytes:
-            receiving.capacity_bytes = limit_bytes
-            self.advertised_bytes = min(self.advertised_bytes, limit_bytes)
+        """Hold no more than this for the application, nor more than the settings say, and let the peer send no more."""
+        self.receiving.capacity_bytes = capacity_bytes = min(limit_bytes, self.settings.receive_buffer_bytes)
+        self.advertised_bytes = min(self.advertised_bytes, capacity_bytes)
 
     def take(self, limit_bytes: int) -> bytes:
         """The next bytes of the stream; empty if there are none.  Taking opens the window again."""

@@ -58,10 +58,11 @@ Tombstone = tuple[int, int, int, int, int]
 # libutp repeats a FIN after one second at the earliest.
 LAST_ACK_TIMEOUTS = 2
 
-# When datagrams are lost because the socket's buffer is full, windows shrink: not more often than once in a while, for
-# it takes a round trip to show, and not to nothing.
+# When datagrams are lost because the socket's buffer is full, windows shrink by a quarter: not more often than once in
+# a while, for it takes a round trip to show, and not to nothing.  After a longer while without losses they grow again.
 LARGEST_WINDOW_BYTES = 1 << 30
 WINDOW_SHRINKS_US = SECOND_US
+WINDOW_GROWS_US = 10 * SECOND_US
 SMALLEST_WINDOW_BYTES = 65_536
 
 
@@ -81,8 +82,9 @@ class Multiplexer:
         """``link_mtu`` tells the largest IP packet that the interface towards an address takes; None: unknown."""
         self.settings = settings
         self._link_mtu = link_mtu
-        self.window_limit_bytes = LARGEST_WINDOW_BYTES  # what the socket's own buffer can hold for one connection
-        self._window_limited_us = 0
+        self.buffer_limit_bytes = LARGEST_WINDOW_BYTES  # what the socket's own buffer can hold for one connection
+        self.window_limit_bytes = LARGEST_WINDOW_BYTES  # what it has turned out to hold
+        self._window_changed_us = -WINDOW_GROWS_US
         self.listening = False  # whether SYNs are welcome
         self.counters = PortCounters()
         self.touched: list[Connection] = []  # to be settled; each at most once
@@ -360,20 +362,23 @@ class Multiplexer:
 
     # -- our own socket --
 
-    def limit_window(self, limit_bytes: int) -> None:
-        """No connection may let its peer send more than this without an answer."""
-        self.window_limit_bytes = limit_bytes
-        for connection in self:
-            connection.limit_window(limit_bytes)
+    def limit_buffer(self, limit_bytes: int) -> None:
+        """The socket's buffer holds so much: no connection may let its peer send more without an answer."""
+        self.buffer_limit_bytes = limit_bytes
+        self._limit_windows(limit_bytes)
 
     def on_overflow(self, dropped: int, now_us: int) -> None:
         """The socket's buffer was full, and so many datagrams were lost."""
         self.counters.receive_overflows += dropped
-        if now_us < self._window_limited_us + WINDOW_SHRINKS_US and self._window_limited_us:
-            return
-        self._window_limited_us = now_us
-        largest_bytes = max((connection.receiving.capacity_bytes for connection in self), default=0)
-        self.limit_window(max(largest_bytes * 3 // 4, SMALLEST_WINDOW_BYTES))
+        if now_us >= self._window_changed_us + WINDOW_SHRINKS_US:
+            self._window_changed_us = now_us
+            largest_bytes = max((connection.receiving.capacity_bytes for connection in self), default=0)
+            self._limit_windows(max(largest_bytes * 3 // 4, SMALLEST_WINDOW_BYTES))
+
+    def _limit_windows(self, limit_bytes: int) -> None:
+        self.window_limit_bytes = limit_bytes
+        for connection in self:
+            connection.limit_window(limit_bytes)
 
     # -- time and attention --
 
@@ -385,6 +390,10 @@ class Multiplexer:
 
     def handle_timeouts(self, now_us: int) -> None:
         """Wake every connection whose deadline has passed."""
+        limit_bytes = self.window_limit_bytes
+        if limit_bytes < self.buffer_limit_bytes and now_us >= self._window_changed_us + WINDOW_GROWS_US:
+            self._window_changed_us = now_us
+            self._limit_windows(min(limit_bytes * 5 // 4, self.buffer_limit_bytes))
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now_us:
             deadline_us, _, connection = heapq.heappop(deadlines)
