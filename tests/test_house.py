@@ -29,7 +29,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.multiplexer",),
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.
-    ("errors", "environment", "udp", "events", "encodings"),
+    ("errors", "environment", "offload", "events", "encodings"),
+    ("udp",),
     ("protocol", "program"),
     ("transport", "readable"),
     ("tls", "duplex", "sharing", "datagrams"),

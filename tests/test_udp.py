@@ -19,24 +19,25 @@ from twisted.internet.task import deferLater
 from tests.support import Accepting, HalfStream, Stream
 from tests.test_transfer import pattern
 from txutp import UTPClientEndpoint, UTPProtocol, connectUTP, listenUTP
+from txutp import protocol as protocol_module
 from txutp import sharing as sharing_module
 from txutp.core.batch import Batch
 from txutp.core.connection import Connection
 from txutp.core.packet import ST_STATE, Packet, parse_untrusted
+from txutp.offload import UDP_GRO, UDP_SEGMENT, has_option
 from txutp.port import UTPServerTransport
 from txutp.udp import (
     LOOK_AGAIN,
     READ_CALLS,
-    UDP_GRO,
-    UDP_SEGMENT,
     BatchPort,
     PlainPort,
-    has_option,
+    SocketPort,
+    batch_port_of,
     local_address_for,
 )
 
 LOCAL = "127.0.0.1"
-KINDS = ["batch", "no send offload", "no receive offload", "no offload", "plain"]
+KINDS = ["batch", "no send offload", "no receive offload", "no offload", "of the reactor", "plain"]
 
 
 class Collecting:
@@ -350,6 +351,37 @@ def test_a_plain_ports_exceptions_become_facts() -> None:
         PlainPort(transport, protocol, Scheduler()).send_batch(batch)
 
 
+@pytest.mark.parametrize("offload", [True, False])
+def test_a_port_of_the_reactor_sends_runs_through_its_socket(offload: bool) -> None:
+    """A run that the socket refuses is tried again, whole or what is left of it."""
+    protocol = Collecting()
+    later: list[Any] = []
+
+    class Scheduler:
+        def callLater(self, seconds: float, function: Any) -> None:
+            later.append(function)
+
+    transport = reactor.listenUDP(0, DatagramProtocol(), LOCAL)  # type: ignore[attr-defined]
+    receiver, received = batch_port()
+    port = batch_port_of(transport, protocol, Scheduler())
+    assert type(port) is SocketPort
+    assert transport.maxPacketSize == 65_535
+    port.offload_send = port.offload_send and offload
+    sends_at_once = 10 if port.offload_send else 1
+
+    port.socket = Refusing(port.socket, errno.EAGAIN, after=2)
+    batch = a_batch(receiver, 10, 600)
+    sent = [port.send_batch(batch) for _ in range(3)]
+    assert sum(sent) == 2 * sends_at_once
+    for retry in later:
+        retry()
+    assert protocol.writable_calls == len(later) > 0
+    receiver.doRead()
+    assert len(received.datagrams) == 2 * sends_at_once
+    transport.stopListening()
+    receiver.close()
+
+
 # -- whole streams over each kind of port --
 
 
@@ -359,7 +391,7 @@ def ports_of_kind(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def choose(kind: str) -> None:
         def listen(real_reactor: Any, port: int, protocol: Any, interface: str) -> Any:
-            if kind == "plain":
+            if kind in ("of the reactor", "plain"):
                 return real_reactor.listenUDP(port, protocol, interface)
             made = BatchPort(port, protocol, interface, real_reactor, offload=kind != "no offload")
             made.offload_send = made.offload_send and kind != "no send offload"
@@ -368,6 +400,8 @@ def ports_of_kind(monkeypatch: pytest.MonkeyPatch) -> Any:
             return made
 
         monkeypatch.setattr(sharing_module, "listen_udp", listen)
+        if kind == "plain":
+            monkeypatch.setattr(protocol_module, "batch_port_of", PlainPort)
 
     return choose
 

@@ -36,7 +36,7 @@ from txutp.core.flow import NEVER_US
 from txutp.core.multiplexer import ConnectionRefused, Multiplexer
 from txutp.core.settings import SECOND_US, Settings
 from txutp.environment import environment_of
-from txutp.udp import PAYLOAD_SHARE, IBatchPort, PlainPort, RunJoiner
+from txutp.udp import PAYLOAD_SHARE, RunJoiner, batch_port_of
 
 # The application may answer each delivery with a write, and each sending may let a producer write more.  After so
 # many rounds the reactor gets a turn.
@@ -124,7 +124,7 @@ class UTPProtocol(DatagramProtocol):
     def startProtocol(self) -> None:
         transport: Any = self.transport
         self.port_address = transport.getHost()
-        self.port = transport if IBatchPort.providedBy(transport) else PlainPort(transport, self, self.reactor)
+        self.port = batch_port_of(transport, self, self.reactor)
         if self.port.granted_receive_bytes:
             self.multiplexer.limit_buffer(int(PAYLOAD_SHARE * self.port.granted_receive_bytes))
         if IReactorCore.providedBy(self.reactor):

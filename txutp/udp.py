@@ -1,10 +1,10 @@
 """The UDP socket: batches in, batches out.
 
-``protocol.py`` calls it.  Two kinds of port offer the same: ``BatchPort`` is a ``twisted.internet.udp.Port`` that
-reads and writes runs of datagrams in one system call where Linux allows it; ``PlainPort`` wraps whatever
-``reactor.listenUDP`` (or an application) made, and sends one datagram at a time.
+``protocol.py`` calls it.  Three kinds of port offer the same: ``BatchPort`` is a ``twisted.internet.udp.Port`` that
+reads and writes runs of datagrams in one system call where Linux allows it; ``SocketPort`` wraps a port that
+``reactor.listenUDP`` (or an application) made, and writes so; ``PlainPort`` wraps whatever else sends datagrams.
 
-Both promise that a full socket is not an error: ``send_batch`` says how many datagrams left, and the protocol's
+All promise that a full socket is not an error: ``send_batch`` says how many datagrams left, and the protocol's
 ``writable`` is called when it is worth trying again.
 """
 
@@ -23,18 +23,21 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFDSet
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
-from txutp.core.batch import Address, Batch, Buffer
+from txutp.core.batch import Address, Batch
+from txutp.offload import (
+    IP_MTU_DISCOVER,
+    IPV6_MTU_DISCOVER,
+    PMTUDISC_DONT,
+    REFUSALS,
+    SOL_UDP,
+    UDP_GRO,
+    UDP_SEGMENT,
+    BatchSender,
+    has_option,
+    set_ip_option,
+)
 
-# Linux, from linux/udp.h; Python's socket module does not name them.
-SOL_UDP = 17
-UDP_SEGMENT = 103
-UDP_GRO = 104
-
-# Other things in ip(7) that Python does not name on every version.
-IP_MTU_DISCOVER = 10
-IPV6_MTU_DISCOVER = 23
-PMTUDISC_DONT = 0
-PMTUDISC_PROBE = 3
+# In ip(7), and not named by Python on every version.
 IP_MTU = 14
 IPV6_MTU = 24
 IP_RECVERR = 11
@@ -78,10 +81,7 @@ LOOK_AGAIN = 4
 RUN_DATAGRAMS = 64
 RUN_BYTES = 256
 
-# The socket takes nothing now and will later.
-REFUSALS = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM}
-# The kernel or the card does not cut this run: it leaves as single datagrams.
-UNCUT = {errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
+# A socket that took nothing is tried again after so long if nothing tells when it does.
 RETRY_SECONDS = 0.001
 
 # At 100 Mbit/s each packet would wake the process alone, which costs more than the packet: a bulk transfer lets them
@@ -174,7 +174,7 @@ class IBatchPort(Interface):
 
 
 @implementer(IBatchPort)
-class BatchPort(udp.Port):
+class BatchPort(BatchSender, udp.Port):
     """A UDP port with large buffers, segmentation offload (GSO) and its inverse (GRO) where the kernel has them."""
 
     maxPacketSize = LARGEST_DATAGRAM_BYTES
@@ -207,19 +207,13 @@ class BatchPort(udp.Port):
         self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(new)
         if sys.platform == "linux":
             # Whom an ICMP error is about is known only with this option.
-            self._set_option(new, IP_RECVERR, IPV6_RECVERR, 1)
+            set_ip_option(new, IP_RECVERR, IPV6_RECVERR, 1)
             # Too large for the path means fragments, not silence: what was sent once cannot be cut smaller (BEP 29).
-            self._set_option(new, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
+            set_ip_option(new, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
             new.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self.offload_send = self.offload_send and has_option(new, UDP_SEGMENT, None)
         self.offload_receive = self.offload_receive and has_option(new, UDP_GRO, 1)
         return new
-
-    def _set_option(self, udp_socket: socket.socket, ipv4_option: int, ipv6_option: int, value: int) -> None:
-        """An option that both versions have; an IPv6 socket may carry IPv4 as well."""
-        udp_socket.setsockopt(socket.IPPROTO_IP, ipv4_option, value)
-        if self.addressFamily == socket.AF_INET6:
-            udp_socket.setsockopt(socket.IPPROTO_IPV6, ipv6_option, value)
 
     def _bindSocket(self) -> None:
         # Twisted's own way loses the scope of an address like fe80::1%eth0, so it gets a bound socket.
@@ -325,7 +319,6 @@ class BatchPort(udp.Port):
         return stride
 
     def _read_errors(self) -> bool:
-        """Pass on what ICMP said; gives whether it said anything."""
         said = False
         while True:
             try:
@@ -352,55 +345,6 @@ class BatchPort(udp.Port):
                 return probe.getsockopt(level, option)
         except OSError:
             return None
-
-    def send_batch(self, batch: Batch) -> int:
-        if batch.dont_fragment:
-            self._set_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
-            try:
-                self._send(batch.buffers, [], batch.address)
-                return 1
-            except OSError as problem:
-                if problem.errno == errno.ENOBUFS:
-                    return 1  # the next device dropped it, and for one of this size it may do so for ever
-                if problem.errno in REFUSALS:
-                    return self._refused(problem, 0)
-                raise
-            finally:
-                self._set_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
-        count = batch.count
-        buffers = batch.buffers
-        if count > 1 and self.offload_send:
-            segment = struct.pack("=H", batch.datagram_bytes)
-            try:
-                self._send(buffers, [(SOL_UDP, UDP_SEGMENT, segment)], batch.address)
-                return count
-            except OSError as problem:
-                if problem.errno in REFUSALS:
-                    return self._refused(problem, 0)
-                if problem.errno not in UNCUT:
-                    raise
-                if problem.errno != errno.EMSGSIZE:
-                    self.offload_send = False
-        step = len(buffers) // count
-        for sent in range(count):
-            try:
-                self._send(buffers[sent * step : sent * step + step], [], batch.address)
-            except OSError as problem:
-                if problem.errno in REFUSALS:
-                    return self._refused(problem, sent)
-                # too large even for fragments: this datagram is lost on the way, as others are
-                if problem.errno != errno.EMSGSIZE:
-                    raise
-        return count
-
-    def _send(self, buffers: list[Buffer], ancillary: list[tuple[int, int, bytes]], address: Address) -> None:
-        try:
-            self.socket.sendmsg(buffers, ancillary, 0, address)
-        except OSError as problem:
-            # An ICMP error of the past is raised by whichever call comes next, and that call does nothing else.
-            if problem.errno in REFUSALS or not self._read_errors():
-                raise
-            self.socket.sendmsg(buffers, ancillary, 0, address)
 
     def _refused(self, problem: OSError, sent: int) -> int:
         if problem.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
@@ -446,10 +390,13 @@ class PlainPort:
             except OSError as problem:
                 if problem.errno not in REFUSALS:
                     raise
-                # There is no telling when a udp.Port becomes writable.
-                self._reactor.callLater(RETRY_SECONDS, self._protocol.writable)
+                self._try_again()
                 return sent
         return batch.count
+
+    def _try_again(self) -> None:
+        """There is no telling when such a transport becomes writable."""
+        self._reactor.callLater(RETRY_SECONDS, self._protocol.writable)
 
     def link_mtu_bytes(self, address: Address) -> int | None:
         # Nothing but BatchPort can forbid fragments; a transport that can (as the simulated one) says so itself.
@@ -458,6 +405,27 @@ class PlainPort:
 
     def close(self) -> None:
         self._transport.stopListening()
+
+
+class SocketPort(BatchSender, PlainPort):
+    """A port that Twisted made: it reads as it does, and batches leave through its socket."""
+
+    def __init__(self, transport: udp.Port, protocol: BatchReceiver, reactor: Any) -> None:
+        super().__init__(transport, protocol, reactor)
+        self.socket = transport.getHandle()
+        self.offload_send = has_option(self.socket, UDP_SEGMENT, None)
+
+    def _refused(self, problem: OSError, sent: int) -> int:
+        self._try_again()
+        return sent
+
+
+def batch_port_of(transport: Any, protocol: BatchReceiver, reactor: Any) -> Any:
+    """An ``IBatchPort`` for whatever a ``DatagramProtocol`` was given as transport."""
+    if IBatchPort.providedBy(transport):
+        return transport
+    kind = SocketPort if isinstance(transport, udp.Port) and hasattr(socket.socket, "sendmsg") else PlainPort
+    return kind(transport, protocol, reactor)
 
 
 def socket_address(address: Address) -> Address:
@@ -494,18 +462,6 @@ def ask_for_large_buffers(udp_socket: socket.socket) -> tuple[int, int]:
             udp_socket.setsockopt(socket.SOL_SOCKET, option, KERNEL_BUFFER_BYTES)
     receive_bytes, send_bytes = (udp_socket.getsockopt(socket.SOL_SOCKET, option) for option in options)
     return receive_bytes, send_bytes
-
-
-def has_option(udp_socket: socket.socket, option: int, value: int | None) -> bool:
-    """Whether the kernel knows a UDP option; a value is set, None only looks."""
-    try:
-        if value is None:
-            udp_socket.getsockopt(SOL_UDP, option)
-        else:
-            udp_socket.setsockopt(SOL_UDP, option, value)
-    except OSError:
-        return False
-    return True
 
 
 def listen_udp(reactor: Any, port: int, protocol: Any, interface: str) -> Any:

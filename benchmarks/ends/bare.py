@@ -13,7 +13,8 @@ import struct
 from contextlib import suppress
 
 from benchmarks.ends.talk import Stopwatch, Words, say, told
-from txutp.udp import ANCILLARY_BYTES, SOL_UDP, UDP_GRO, UDP_SEGMENT
+from txutp.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT
+from txutp.udp import ANCILLARY_BYTES
 
 KERNEL_BUFFER_BYTES = 4 << 20
 LARGEST_DATAGRAM_BYTES = 65_535
