@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet import error
 
-from tests.support import CLIENT, SERVER, Accepting, Pair, ScriptedClient, ScriptedPeer, ScriptedServer
+from tests.support import CLIENT, PORT, SERVER, Accepting, Pair, ScriptedClient, ScriptedPeer, ScriptedServer, Stream
 from tests.test_transfer import pattern
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.flow import NEVER_US
-from txutp.core.multiplexer import SMALLEST_WINDOW_BYTES
-from txutp.testing import Link, Network
+from txutp.core.multiplexer import SMALLEST_WINDOW_BYTES, SPARE_DEADLINES
+from txutp.testing import Datagram, Link, Network
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,38 @@ def test_settings_do_not_change_under_a_port() -> None:
     with pytest.raises(AttributeError):
         Settings().keepalive_us = 1  # type: ignore[misc]
     assert replace(Settings(), keepalive_us=None).keepalive_us is None
+
+
+class Leaving(Stream):
+    """Goes as soon as it is there."""
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.loseConnection()  # type: ignore[union-attr]
+
+
+def test_connections_that_are_gone_are_not_kept_until_their_deadlines() -> None:
+    """One that is busy always has a deadline before all of theirs, so none of those is looked at for long."""
+    scene = Pair(back=Link(delay_us=10_000, rate_bytes_per_second=100_000))
+    scene.server.transport.write(pattern(1_000_000))
+    multiplexer = scene.ports[0]._utp.multiplexer
+    endpoint = UTPClientEndpoint(scene.client_reactor, SERVER, PORT)
+    visitors = Accepting(Leaving)
+    for _ in range(30):
+        for _ in range(10):
+            endpoint.connect(visitors)
+        scene.run(0.2)
+    assert sum(len(visitor.lost) for visitor in visitors.made) == 300
+    assert len(multiplexer) == 1
+    assert len(multiplexer._deadlines) <= SPARE_DEADLINES + 4
+
+    # the timers of the one that stays still work
+    def lose(datagram: Datagram) -> None:
+        datagram.dropped = True
+
+    scene.up.hook = scene.down.hook = lose
+    scene.run(60)
+    assert scene.server.lost_type is error.ConnectionLost
 
 
 def test_windows_shrink_when_the_socket_overflows_and_grow_again() -> None:

@@ -41,6 +41,9 @@ from txutp.udp import numeric_address, twisted_address
 # RFC 8305 section 5: the Connection Attempt Delay.
 ATTEMPT_DELAY_SECONDS = 0.25
 
+# Made once, for each value is checked.
+USUAL_SETTINGS = Settings()
+
 _log = Logger()
 
 
@@ -358,7 +361,7 @@ def connectUTP(
     ``clientNameResolved(connector, addresses)``, that hears which addresses a name has, the best first.
     """
     connector = UTPConnector(
-        reactor, host, port, factory, timeout, bindAddress, Settings() if settings is None else settings
+        reactor, host, port, factory, timeout, bindAddress, USUAL_SETTINGS if settings is None else settings
     )
     connector.connect()
     return connector

@@ -58,6 +58,9 @@ Tombstone = tuple[int, int, int, int, int]
 # libutp repeats a FIN after one second at the earliest.
 LAST_ACK_TIMEOUTS = 2
 
+# So many more entries than twice the connections may be in the heap of deadlines.
+SPARE_DEADLINES = 100
+
 # When datagrams are lost because the socket's buffer is full, windows shrink by a quarter: not more often than once in
 # a while, for it takes a round trip to show, and not to nothing.  After a longer while without losses they grow again.
 LARGEST_WINDOW_BYTES = 1 << 30
@@ -422,6 +425,8 @@ class Multiplexer:
             return
         was_confirmed = connection not in self._half_open
         self._remove(connection)
+        if len(self._deadlines) > SPARE_DEADLINES + 2 * len(self._connections):
+            self._rebuild_deadlines()
         settings = connection.settings
         if connection.close_reason == DONE and was_confirmed and settings.tombstone_us:
             if connection.last_ack_may_be_lost:
@@ -440,6 +445,15 @@ class Multiplexer:
                 connection.sending.next_sequence,
                 settings.receive_buffer_bytes,
             )
+
+    def _rebuild_deadlines(self) -> None:
+        """Keep only entries that count: the others hold connections that are gone, some for half a minute."""
+        self._deadlines = [
+            entry
+            for entry in self._deadlines
+            if entry[0] == entry[2].scheduled_us and (entry[2].address, entry[2].receive_id) in self._connections
+        ]
+        heapq.heapify(self._deadlines)
 
     # -- tables --
 
