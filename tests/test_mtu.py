@@ -9,6 +9,7 @@ import pytest
 from tests.support import CLIENT, Pair, ScriptedClient
 from tests.test_transfer import SEGMENT, pattern
 from txutp import Ledbat, Settings
+from txutp.core.flow import WINDOW_DATAGRAMS
 from txutp.core.mtu import CLOSE_ENOUGH_BYTES, MAXIMUM_PROBES, RAISE_US, MtuSearch
 from txutp.core.packet import (
     HEADER_BYTES,
@@ -24,6 +25,7 @@ from txutp.testing import Datagram, Link
 
 START = 1_402
 ETHERNET = 1_472  # 1500 without the headers of IPv4 and UDP
+ANY = 1 << 20  # no limit of the peer's window
 
 
 # -- the search alone --
@@ -34,12 +36,12 @@ def search(path_bytes: int, largest_bytes: int, losses: int = MAXIMUM_PROBES) ->
     found = MtuSearch(START, largest_bytes, largest_bytes)
     probes = 0
     while True:
-        size = found.next_probe_bytes(0)
+        size = found.next_probe_bytes(0, ANY)
         if not size:
             return found, probes
         probes += 1
         assert found.passed_bytes < size <= largest_bytes
-        assert not found.next_probe_bytes(0), "one at a time"
+        assert not found.next_probe_bytes(0, ANY), "one at a time"
         if size <= path_bytes:
             found.on_passed()
         else:
@@ -61,45 +63,56 @@ def test_any_path_is_found(path_bytes: int) -> None:
 def test_a_single_loss_may_be_any_loss() -> None:
     found = MtuSearch(START, ETHERNET, ETHERNET)
     for _ in range(MAXIMUM_PROBES - 1):
-        assert found.next_probe_bytes(0) == ETHERNET
+        assert found.next_probe_bytes(0, ANY) == ETHERNET
         found.on_lost()
-    assert found.next_probe_bytes(0) == ETHERNET
+    assert found.next_probe_bytes(0, ANY) == ETHERNET
     found.on_passed()
     assert found.passed_bytes == ETHERNET
 
 
 def test_somebody_who_knows_ends_it_at_once() -> None:
     found = MtuSearch(START, 8_972, 8_972)
-    found.next_probe_bytes(0)
+    found.next_probe_bytes(0, ANY)
     found.on_lost(certain=True)
-    assert found.next_probe_bytes(0) < 8_972
+    assert found.next_probe_bytes(0, ANY) < 8_972
 
 
 def test_a_router_tells_the_size_and_cannot_tell_nonsense() -> None:
     found = MtuSearch(START, 8_972, 8_972)
-    assert found.next_probe_bytes(0) == 8_972
+    assert found.next_probe_bytes(0, ANY) == 8_972
     for nonsense in (0, 100, START - 1, 9_000):
         found.on_hint(nonsense)
     found.on_hint(1_500)
     found.on_lost()
-    assert found.next_probe_bytes(0) == 1_500
+    assert found.next_probe_bytes(0, ANY) == 1_500
     found.on_passed()
-    assert not found.next_probe_bytes(0)
+    assert not found.next_probe_bytes(0, ANY)
 
 
 def test_it_begins_again_after_a_while() -> None:
     """RFC 8899: PMTU_RAISE_TIMER, 600 seconds."""
     found, _ = search(1_430, ETHERNET)
-    assert not found.next_probe_bytes(RAISE_US - 1)
-    assert found.next_probe_bytes(RAISE_US) == ETHERNET
+    assert not found.next_probe_bytes(RAISE_US - 1, ANY)
+    assert found.next_probe_bytes(RAISE_US, ANY) == ETHERNET
+
+
+def test_a_limit_is_kept_and_little_more_is_not_worth_a_probe() -> None:
+    found = MtuSearch(START, 65_000, 65_000)
+    assert not found.next_probe_bytes(0, 2 * START - 1)
+    assert found.next_probe_bytes(0, 30_000) == 30_000
+    found.on_passed()
+    assert not found.next_probe_bytes(0, 59_999)
+    assert found.next_probe_bytes(0, 60_000) == 60_000
+    found.on_passed()
+    assert found.next_probe_bytes(0, 65_000) == 65_000
 
 
 def test_large_frames_need_a_welcome() -> None:
     found = MtuSearch(START, ETHERNET, 8_972)
-    assert found.next_probe_bytes(0) == ETHERNET
+    assert found.next_probe_bytes(0, ANY) == ETHERNET
     found.on_welcome()
     found.on_passed()
-    assert found.next_probe_bytes(0) == 8_972
+    assert found.next_probe_bytes(0, ANY) == 8_972
 
 
 @pytest.mark.parametrize("size", [*range(LEAST_PADDING_BYTES, 800), 7_570, 63_598])
@@ -149,6 +162,16 @@ def test_datagrams_grow_to_what_the_interface_takes(interface_bytes: int, expect
     assert segment_of(pair) == expected - HEADER_BYTES
     assert max(len(datagram.data) for datagram in sent) == expected
     assert pair.client.transport.stats().pmtu == expected + 28
+
+
+@pytest.mark.parametrize("window_bytes", [40_000, 127_795, 300_000])
+def test_datagrams_stay_so_small_that_several_fit_the_peers_window(window_bytes: int) -> None:
+    """With a stock socket buffer two of 65,000 bytes would not fit: each would wait for the ack of the other."""
+    pair = path(65_536, 65_536, Settings(receive_buffer_bytes=window_bytes))
+    sent = transfer(pair, 4_000_000)
+    largest_bytes = max(len(datagram.data) for datagram in sent)
+    assert 2 * START < largest_bytes <= window_bytes // WINDOW_DATAGRAMS
+    assert largest_bytes == segment_of(pair) + HEADER_BYTES
 
 
 @pytest.mark.parametrize("mtu_bytes", [1_430, 1_450, 1_492])

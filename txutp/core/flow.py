@@ -31,6 +31,8 @@ MAXIMUM_REORDERING_QUARTERS = 8
 
 # A path is probed for larger datagrams while so many segments wait to be sent, and window is left for as many.
 BULK_SEGMENTS = 8
+# So many datagrams fit the peer's window at least, or one would wait for the ack of the other.
+WINDOW_DATAGRAMS = 4
 # So many timeouts in a row, and what passed once may not pass any more (RFC 8899 4.3).
 BLACK_HOLE_TIMEOUTS = 2
 
@@ -386,7 +388,7 @@ class Flow(SendBuffer):
             or unsent_bytes < BULK_SEGMENTS * segment_bytes
         ):
             return None
-        datagram_bytes = search.next_probe_bytes(now_us)
+        datagram_bytes = search.next_probe_bytes(now_us, self.peer_window_bytes // WINDOW_DATAGRAMS)
         if not datagram_bytes:
             return None
         if self.window_bytes < BULK_SEGMENTS // 2 * datagram_bytes or (

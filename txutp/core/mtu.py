@@ -14,6 +14,7 @@ from txutp.core.packet import LEAST_PADDING_BYTES
 
 MAXIMUM_PROBES = 3  # RFC 8899 5.1.2: of one size, before it counts as too large
 RAISE_US = 600_000_000  # RFC 8899 5.1.1 PMTU_RAISE_TIMER
+WORTHWHILE = 2  # times as large as now, where less than the path takes is wanted
 CLOSE_ENOUGH_BYTES = 20  # the search ends when it cannot gain more; above the least padding
 
 
@@ -48,9 +49,14 @@ class MtuSearch:
         """Whether datagrams are larger than at the start."""
         return self.passed_bytes > self._start_bytes
 
-    def next_probe_bytes(self, now_us: int) -> int:
-        """The size to try now; 0 for none.  It is under way until ``on_passed``, ``on_lost`` or ``on_unsent``."""
+    def next_probe_bytes(self, now_us: int, limit_bytes: int) -> int:
+        """The size to try now; 0 for none.  It is under way until ``on_passed``, ``on_lost`` or ``on_unsent``.
+
+        More than ``limit_bytes`` is not wanted now, and that only if it is worth it.
+        """
         if self.probe_bytes or now_us < self._waits_until_us:
+            return 0
+        if limit_bytes < self.largest_bytes and limit_bytes < WORTHWHILE * self.passed_bytes:
             return 0
         if self._waits_until_us:
             # the path may have changed
@@ -67,7 +73,7 @@ class MtuSearch:
             size = self.largest_bytes
         else:
             size = (self.passed_bytes + self._too_large_bytes) // 2
-        self.probe_bytes = max(size, self.passed_bytes + LEAST_PADDING_BYTES)
+        self.probe_bytes = max(min(size, limit_bytes), self.passed_bytes + LEAST_PADDING_BYTES)
         return self.probe_bytes
 
     def on_passed(self) -> None:
