@@ -15,6 +15,7 @@ from txutp.core.shallow import (
     DECREASE,
     FLOOR_SEGMENTS,
     GAIN_SEGMENTS,
+    HEADER_BYTES,
     INCREASE,
     LEARN_US,
     LOSS_FACTOR,
@@ -23,6 +24,7 @@ from txutp.core.shallow import (
     NOISE_LIMIT_US,
     SLOW_START_GAIN,
     TARGET_DELAY_US,
+    TARGET_PACKETS,
 )
 from txutp.testing import Link, Network
 
@@ -134,6 +136,22 @@ def test_answers_without_a_delay_change_nothing() -> None:
     assert bench.controller._delay_us == 15_000
     bench.ack(None)
     assert bench.controller._delay_us == 15_000
+
+
+def test_flows_with_the_same_rate_have_the_same_target_whatever_they_had_before() -> None:
+    """Who had the link to itself has a late-comer now; that one would get more than half with a higher target."""
+    half = TARGET_PACKETS * (SEGMENT + HEADER_BYTES) / 0.008  # so many packets last 8 ms at this rate
+    bench = Bench(100)
+    for rate in (2 * half, *(half,) * 100):  # 5 s with round trips of 50 ms
+        bench.controller._rates = (rate, 0.0)
+        bench.controller._next_round(bench.now_us)
+        if rate > half:
+            assert bench.controller.target_delay_us == TARGET_DELAY_US
+    late_comer = Bench(100)
+    late_comer.controller._rates = (half, 0.0)
+    late_comer.controller._next_round(bench.now_us)
+    assert late_comer.controller.target_delay_us == pytest.approx(8_000, abs=1)
+    assert bench.controller.target_delay_us == pytest.approx(8_000, rel=0.15)
 
 
 # -- losses --
@@ -333,11 +351,13 @@ def test_one_flow_fills_the_link_with_a_few_milliseconds_of_queue() -> None:
     assert flows.link.dropped == 0
 
 
-def test_a_late_comer_gets_its_share() -> None:
-    flows = Flows([0, 5])
-    flows.network.run(15)
-    first, second = flows.rates(10)
-    assert 0.4 < second / (first + second) < 0.6
+@pytest.mark.parametrize("start", [1.5, 5, 5.03, 7])
+def test_a_late_comer_gets_its_share(start: float) -> None:
+    """After ten seconds, whatever the older flow is doing when it comes."""
+    flows = Flows([0, start])
+    flows.network.run(start + 8)
+    first, second = flows.rates(4)
+    assert 0.45 < second / (first + second) < 0.55
     assert first + second > 0.9
 
 

@@ -24,8 +24,9 @@ SECOND_US = 1_000_000
 TARGET_DELAY_US = 4_000
 NOISE_LIMIT_US = 10_000  # more tolerance than this would not yield behind short buffers
 NOISE_FALL = 0.25  # of the difference is forgotten when there is less of it; more of it counts at once
-TARGET_PACKETS = 3  # on slow links a few packets are longer than the target...
+TARGET_PACKETS = 2.5  # a flow with a low rate may let so many of its packets wait, although they take longer...
 TARGET_PACKETS_LIMIT_US = 10_000  # ...within reason: ten flows with more would fill a short buffer
+RATE_FALL = 0.02  # of the way down to what a flow delivers now, per round; up it goes at once
 HEADER_BYTES = 20
 
 INITIAL_WINDOW_SEGMENTS = 10
@@ -346,7 +347,7 @@ class Shallow:
     def _next_round(self, now_us: int) -> None:
         self._round_started_us = now_us
         best = self._rates[0]
-        self._slow_maximum = max(best, self._slow_maximum - 0.005 * (self._slow_maximum - best))
+        self._slow_maximum = max(best, self._slow_maximum - RATE_FALL * (self._slow_maximum - best))
         self._rates = (0.0, best)
         self._round_delays = (0, self._round_delays[0])
         self._round_lost_bytes = 0
@@ -357,7 +358,12 @@ class Shallow:
         self._set_target()
 
     def _set_target(self) -> None:
-        """What is asked for, and as much more as noise and the length of a packet demand."""
+        """What is asked for, and as much more as noise and the length of a packet demand.
+
+        The latter is by the flow's own rate, so it pushes two flows that share a link towards equal rates.  But both
+        have to know their rates of now: one that remembered for long that it had the link to itself would keep its
+        target low, and the late-comer, who never had it, would get more than half.
+        """
         target_us = self.wanted_delay_us + min(self._noise_us, NOISE_LIMIT_US)
         if self._slow_maximum:
             packets_us = TARGET_PACKETS * (self.segment_bytes + HEADER_BYTES) * SECOND_US / self._slow_maximum
