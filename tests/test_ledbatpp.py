@@ -25,7 +25,7 @@ class Bench:
         self.round_trip.on_sample(BASE_US)
         self.now_us = 1_000_000
 
-    def ack(self, delay_us: int, limited: bool = True) -> None:
+    def ack(self, delay_us: int | None, limited: bool = True) -> None:
         self.now_us += BASE_US * SEGMENT // self.controller.window_bytes
         self.controller.on_ack(
             Acknowledgement(self.now_us, SEGMENT, self.now_us - BASE_US, 0, delay_us, self.round_trip, limited)
@@ -98,6 +98,29 @@ def test_the_next_slowdown_waits_nine_times_as_long_as_the_last_took() -> None:
     while not bench.controller.slow_start:
         bench.ack(TARGET_DELAY_US)
     assert bench.now_us - ended_us == pytest.approx(9 * took_us, rel=0.1)
+
+
+def test_the_way_back_needs_no_delays() -> None:
+    """What was sent again tells none.  After an overflow the window stayed at two packets until all was repaired."""
+    bench = Bench()
+    bench.leave_slow_start()
+    bench.controller.on_loss(bench.now_us, SEGMENT, True)
+    before = bench.controller.window_bytes
+    bench.controller._slowdown_from_us = bench.now_us
+    bench.ack(0)
+    assert bench.controller.slow_start
+    for _ in range(60):
+        bench.ack(None)
+    assert not bench.controller.slow_start
+    assert bench.controller.window_bytes == pytest.approx(before, rel=0.05)
+
+
+def test_an_answer_without_a_delay_is_no_reason_to_go_on_before_the_first_queue() -> None:
+    bench = Bench()
+    before = bench.controller.window_bytes
+    for _ in range(10):
+        bench.ack(None)
+    assert bench.controller.window_bytes == before
 
 
 def test_losses_halve_and_unlimited_growth_is_refused() -> None:

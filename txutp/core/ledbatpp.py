@@ -66,18 +66,19 @@ class LedbatPlusPlus:
     def on_ack(self, ack: Acknowledgement) -> None:
         now_us = ack.now_us
         delay_us = ack.round_trip_delay_us
-        if delay_us is None:
-            return
-        recent = self._recent_us
-        recent.append(delay_us)
-        if len(recent) > CURRENT_FILTER:
-            del recent[0]
-        delay_us = min(recent)
+        if delay_us is not None:
+            recent = self._recent_us
+            recent.append(delay_us)
+            if len(recent) > CURRENT_FILTER:
+                del recent[0]
+            delay_us = min(recent)
 
         if now_us < self._held_until_us:
             return
         if self.slow_start:
             self._grow(ack, delay_us)
+            return
+        if delay_us is None:
             return
         change = window_change(
             ack.acked_bytes, self._window, self.segment_bytes, delay_us, self.target_delay_us, ack.round_trip.base_us
@@ -113,9 +114,14 @@ class LedbatPlusPlus:
         window, self._threshold = self._before_cut
         self._set_window(max(self._window, window))
 
-    def _grow(self, ack: Acknowledgement, delay_us: int) -> None:
-        """Slow start: the first by the gain until the queue shows, the others up to the threshold."""
-        if self._initial and delay_us > SLOW_START_EXIT * self.target_delay_us:
+    def _grow(self, ack: Acknowledgement, delay_us: int | None) -> None:
+        """Slow start: the first by the gain until the queue shows, the others up to the threshold.
+
+        Those need no delay.  After an overflow there is none for long: what was sent again tells no round trip.
+        """
+        if self._initial and delay_us is None:
+            return
+        if self._initial and delay_us and delay_us > SLOW_START_EXIT * self.target_delay_us:
             self._leave_slow_start(ack.now_us, ack.round_trip.smoothed_us)
         elif ack.window_limited:
             share = gain(self.target_delay_us, ack.round_trip.base_us) if self._initial else 1.0
