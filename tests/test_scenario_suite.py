@@ -38,7 +38,7 @@ from benchmarks.scenarios.measure import QueueSamples, fair_after_s, jain, perce
 from benchmarks.scenarios.paths import PACKET_BYTES, RECEIVER, SENDER, lay
 from benchmarks.scenarios.published import MODEL, PUBLISHED
 from benchmarks.scenarios.queues import RED, BurstLoss, CoDel, DropTail, FQCoDel, Policer
-from benchmarks.scenarios.report import CELLS
+from benchmarks.scenarios.report import CELLS, Row
 from benchmarks.scenarios.running import Numbers, run
 from benchmarks.scenarios.tcp import SEGMENT_BYTES, Cubic, HyStart, Ranges, Reno
 from txutp.testing import Datagram, Link, Network
@@ -640,6 +640,23 @@ def test_the_catalogue_is_sound() -> None:
         assert scenario.controllers is None or set(scenario.controllers) <= set(UTP_CONTROLLERS)
         for span in scenario.spans:
             assert 0 <= span.from_s < span.to_s <= scenario.seconds
+
+
+def test_all_have_ten_seeds_although_many_are_without_chance() -> None:
+    """The moment of a start is a seed's, too, and a run may turn on it."""
+    for scenario in SCENARIOS.values():
+        jobs = plan([scenario], chosen(scenario, ("ledbat",)), 10, held_out=False)
+        assert {job.seed for job in jobs} == set(range(1, 11))
+
+
+def test_a_queue_is_told_with_its_range() -> None:
+    """Over the seeds, as everything else."""
+    numbers = simulate(Path(), Flow("reno"), seconds=2, spans=(Span(1, 2),))
+    runs = []
+    for wait_ms in (1.0, 2.0):
+        (span,) = numbers.spans
+        runs.append(replace(numbers, spans=[replace(span, queue_p50_ms=wait_ms, queue_p95_ms=3.0)]))
+    assert Row(SCENARIOS["single-q100"], runs, {}).queue() == "queue 1.5 [1.0-2.0]/3.0"
 
 
 def test_tcp_alone_is_run_once_for_all_that_compare_with_it() -> None:

@@ -36,7 +36,7 @@ except ModuleNotFoundError as missing:
 )
 @click.option("--only", multiple=True, metavar="PATTERN", help="Names of scenarios, as in a shell; may be given again.")
 @click.option("--controller", "controllers", multiple=True, type=click.Choice(NAMES), help="Default: all.")
-@click.option("--seeds", default=10, show_default=True, type=click.IntRange(1, HELD_OUT), help="At most so many.")
+@click.option("--seeds", default=10, show_default=True, type=click.IntRange(1, HELD_OUT), help="How many each.")
 @click.option("--held-out", is_flag=True, help="Use seeds from 11 on, on which nothing is ever tuned.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Directory for tables and graphs.")

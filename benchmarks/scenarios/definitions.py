@@ -101,8 +101,6 @@ class Scenario:
     seconds: float
     spans: tuple[Span, ...] = ()
     cells: tuple[str, ...] = ()
-    seeds: int = 10
-    """How many are worth it; at least the moment of each start is random."""
     controllers: tuple[str, ...] | None = None
     """If it makes sense for some only."""
 

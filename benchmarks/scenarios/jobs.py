@@ -50,7 +50,7 @@ def plan(scenarios: list[Scenario], controllers: tuple[str, ...], seeds: int, he
     jobs: dict[Job, None] = {}
     for scenario in scenarios:
         names = chosen(scenario, controllers)
-        for number in range(min(seeds, scenario.seeds)):
+        for number in range(seeds):
             seed = number + 1 + (HELD_OUT if held_out else 0)
             for name in names:
                 jobs[Job(scenario, name, seed)] = None

@@ -142,10 +142,10 @@ class Row:
 
 
 def _queue(runs: list[Numbers], span: int) -> str:
-    """Medians and high values; of these the means over seeds do."""
-    middle = sum(run.spans[span].queue_p50_ms for run in runs) / len(runs)
-    high = sum(run.spans[span].queue_p95_ms for run in runs) / len(runs)
-    return f"{middle:.1f}/{high:.1f}"
+    """Medians and high values."""
+    middle = [run.spans[span].queue_p50_ms for run in runs]
+    high = [run.spans[span].queue_p95_ms for run in runs]
+    return f"{spread(middle, 1)}/{spread(high, 1)}"
 
 
 def _seconds(values: Sequence[float | None], digits: int = 1) -> str:
