@@ -56,6 +56,16 @@ class Stream(Protocol):
         return self.lost[0].type if self.lost else None
 
 
+class Leaving(Stream):
+    """Says something as soon as it is there, and goes."""
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        assert self.transport is not None
+        self.transport.write(b"x")
+        self.transport.loseConnection()
+
+
 @implementer(IHalfCloseableProtocol)
 class HalfStream(Stream):
     """The same, and half-closeable."""

@@ -12,11 +12,11 @@ from twisted.internet import defer, error, reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
-from tests.support import PORT, SERVER, Accepting, Pair, ScriptedServer
+from tests.support import PORT, SERVER, Accepting, Leaving, Pair, ScriptedServer
 from txutp import Ledbat, LedbatPlusPlus, Settings, UTPClientEndpoint, UTPServerEndpoint
 
 LOCAL = "127.0.0.1"
@@ -223,12 +223,3 @@ def test_a_clients_end_leaves_nothing_to_the_garbage_collector() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
-
-
-class Leaving(Protocol):
-    """Says something, and goes."""
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(b"x")
-        self.transport.loseConnection()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import error
 
-from tests.support import CLIENT, PORT, SERVER, Accepting, Pair, ScriptedClient, ScriptedPeer, ScriptedServer, Stream
+from tests.support import CLIENT, PORT, SERVER, Accepting, Leaving, Pair, ScriptedClient, ScriptedPeer, ScriptedServer
 from tests.test_transfer import pattern
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.flow import NEVER_US
@@ -55,14 +55,6 @@ def test_settings_do_not_change_under_a_port() -> None:
     with pytest.raises(AttributeError):
         Settings().keepalive_us = 1  # type: ignore[misc]
     assert replace(Settings(), keepalive_us=None).keepalive_us is None
-
-
-class Leaving(Stream):
-    """Goes as soon as it is there."""
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self.transport.loseConnection()  # type: ignore[union-attr]
 
 
 def test_connections_that_are_gone_are_not_kept_until_their_deadlines() -> None:

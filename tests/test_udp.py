@@ -309,6 +309,16 @@ def test_a_closed_port_is_closed_once() -> None:
     assert port.fileno() == -1
 
 
+class Scheduler:
+    """A reactor that only keeps what shall be called later."""
+
+    def __init__(self) -> None:
+        self.later: list[Any] = []
+
+    def callLater(self, seconds: float, function: Any) -> None:
+        self.later.append(function)
+
+
 class RaisingTransport:
     """As twisted.internet.udp.Port: everything that goes wrong is an exception."""
 
@@ -328,42 +338,32 @@ class RaisingTransport:
 def test_a_plain_ports_exceptions_become_facts() -> None:
     """EWOULDBLOCK and ENOBUFS: refused, go on later; EMSGSIZE: lost on the way; no route: an error."""
     protocol = Collecting()
-    later: list[Any] = []
-
-    class Scheduler:
-        def callLater(self, seconds: float, function: Any) -> None:
-            later.append(function)
-
+    scheduler = Scheduler()
     batch = Batch((LOCAL, 9), [bytes([number]) * 30 for number in range(5)], 5, 30)
     for code in (errno.EWOULDBLOCK, errno.ENOBUFS):
         transport = RaisingTransport(None, None, OSError(code, "full"))
-        assert PlainPort(transport, protocol, Scheduler()).send_batch(batch) == 2
+        assert PlainPort(transport, protocol, scheduler).send_batch(batch) == 2
         assert transport.maxPacketSize == 65_535
-        later.pop()()
+        scheduler.later.pop()()
     assert protocol.writable_calls == 2
 
     transport = RaisingTransport(None, error.MessageLengthError("too long"))
-    assert PlainPort(transport, protocol, Scheduler()).send_batch(batch) == 5
+    assert PlainPort(transport, protocol, scheduler).send_batch(batch) == 5
     assert len(transport.written) == 4
 
     transport = RaisingTransport(OSError(errno.ENETUNREACH, "no route"))
     with pytest.raises(OSError, match="no route"):
-        PlainPort(transport, protocol, Scheduler()).send_batch(batch)
+        PlainPort(transport, protocol, scheduler).send_batch(batch)
 
 
 @pytest.mark.parametrize("offload", [True, False])
 def test_a_port_of_the_reactor_sends_runs_through_its_socket(offload: bool) -> None:
     """A run that the socket refuses is tried again, whole or what is left of it."""
     protocol = Collecting()
-    later: list[Any] = []
-
-    class Scheduler:
-        def callLater(self, seconds: float, function: Any) -> None:
-            later.append(function)
-
+    scheduler = Scheduler()
     transport = reactor.listenUDP(0, DatagramProtocol(), LOCAL)  # type: ignore[attr-defined]
     receiver, received = batch_port()
-    port = batch_port_of(transport, protocol, Scheduler())
+    port = batch_port_of(transport, protocol, scheduler)
     assert type(port) is SocketPort
     assert transport.maxPacketSize == 65_535
     port.offload_send = port.offload_send and offload
@@ -373,9 +373,9 @@ def test_a_port_of_the_reactor_sends_runs_through_its_socket(offload: bool) -> N
     batch = a_batch(receiver, 10, 600)
     sent = [port.send_batch(batch) for _ in range(3)]
     assert sum(sent) == 2 * sends_at_once
-    for retry in later:
+    for retry in scheduler.later:
         retry()
-    assert protocol.writable_calls == len(later) > 0
+    assert protocol.writable_calls == len(scheduler.later) > 0
     receiver.doRead()
     assert len(received.datagrams) == 2 * sends_at_once
     transport.stopListening()

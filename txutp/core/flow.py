@@ -29,9 +29,9 @@ MAXIMUM_BACKOFF = 10
 SOONEST_ANSWER_PERCENT = 90
 MAXIMUM_REORDERING_QUARTERS = 8
 
-# A path is probed for larger datagrams while so many segments wait to be sent, and window is left for as many.
+# A path is probed for larger datagrams while so many segments wait to be sent...
 BULK_SEGMENTS = 8
-# So many datagrams fit the peer's window at least, or one would wait for the ack of the other.
+# ...if so many of the larger datagrams fit the peer's window and ours, or one would wait for the ack of the other.
 WINDOW_DATAGRAMS = 4
 # So many timeouts in a row, and what passed once may not pass any more (RFC 8899 4.3).
 BLACK_HOLE_TIMEOUTS = 2
@@ -391,7 +391,7 @@ class Flow(SendBuffer):
         datagram_bytes = search.next_probe_bytes(now_us, self.peer_window_bytes // WINDOW_DATAGRAMS)
         if not datagram_bytes:
             return None
-        if self.window_bytes < BULK_SEGMENTS // 2 * datagram_bytes or (
+        if self.window_bytes < WINDOW_DATAGRAMS * datagram_bytes or (
             self._allowed_bytes(unsent_bytes, False) < segment_bytes
         ):
             search.on_unsent()

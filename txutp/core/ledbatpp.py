@@ -119,11 +119,13 @@ class LedbatPlusPlus:
 
         Those need no delay.  After an overflow there is none for long: what was sent again tells no round trip.
         """
-        if self._initial and delay_us is None:
-            return
-        if self._initial and delay_us and delay_us > SLOW_START_EXIT * self.target_delay_us:
-            self._leave_slow_start(ack.now_us, ack.round_trip.smoothed_us)
-        elif ack.window_limited:
+        if self._initial:
+            if delay_us is None:
+                return
+            if delay_us > SLOW_START_EXIT * self.target_delay_us:
+                self._leave_slow_start(ack.now_us, ack.round_trip.smoothed_us)
+                return
+        if ack.window_limited:
             share = gain(self.target_delay_us, ack.round_trip.base_us) if self._initial else 1.0
             self._window += share * ack.acked_bytes
             if self._window >= self._threshold:
