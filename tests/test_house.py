@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.
     ("errors", "environment", "offload", "events", "encodings"),
-    ("udp",),
+    ("udp", "outbox"),
     ("protocol", "program"),
     ("transport", "readable"),
     ("tls", "duplex", "sharing", "datagrams"),

@@ -36,6 +36,7 @@ from txutp.core.flow import NEVER_US
 from txutp.core.multiplexer import ConnectionRefused, Multiplexer
 from txutp.core.settings import SECOND_US, Settings
 from txutp.environment import environment_of
+from txutp.outbox import Outbox
 from txutp.udp import PAYLOAD_SHARE, RunJoiner, batch_port_of
 
 # The application may answer each delivery with a write, and each sending may let a producer write more.  After so
@@ -50,15 +51,6 @@ LAST_PROOFS_US = 200_000
 
 # How long a stopping reactor waits for what was written before loseConnection.
 SHUTDOWN_SECONDS = 5.0
-
-NO_ROUTE = {
-    errno.ENETUNREACH,
-    errno.EHOSTUNREACH,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EADDRNOTAVAIL,
-    errno.EINVAL,
-}
 
 
 class UTPProtocol(DatagramProtocol):
@@ -92,12 +84,10 @@ class UTPProtocol(DatagramProtocol):
         self.now_us = environment.monotonic_us
         self.multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
         self.multiplexer.listening = accept is not None
-        self.port: Any = None  # an IBatchPort while started
+        self._outbox = Outbox(self.multiplexer, self.now_us)
         self.port_address: Any = None  # what it is bound to; kept when it is gone
         self._joiner = RunJoiner(self.datagrams_received)
         self._settling = False
-        self._blocked = False  # the socket refused something
-        self._blocked_connections: dict[Connection, None] = {}  # in order, each once
         self._settle_call: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._timer_us = NEVER_US
@@ -115,6 +105,11 @@ class UTPProtocol(DatagramProtocol):
     def logPrefix(self) -> str:
         return self._prefix or self.__class__.__name__
 
+    @property
+    def port(self) -> Any:
+        """The UDP port, as an ``IBatchPort``; None while there is none."""
+        return self._outbox.port
+
     # -- called by the UDP port --
 
     @property
@@ -124,7 +119,7 @@ class UTPProtocol(DatagramProtocol):
     def startProtocol(self) -> None:
         transport: Any = self.transport
         self.port_address = transport.getHost()
-        self.port = batch_port_of(transport, self, self.reactor)
+        self._outbox.port = batch_port_of(transport, self, self.reactor)
         if self.port.granted_receive_bytes:
             self.multiplexer.limit_buffer(int(PAYLOAD_SHARE * self.port.granted_receive_bytes))
         if IReactorCore.providedBy(self.reactor):
@@ -132,7 +127,7 @@ class UTPProtocol(DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """The UDP port is gone: every connection hears it, and no timer is left."""
-        self.port = None
+        self._outbox.port = None
         if self._shutdown_trigger is not None:
             self.reactor.removeSystemEventTrigger(self._shutdown_trigger)
             self._shutdown_trigger = None
@@ -193,10 +188,7 @@ class UTPProtocol(DatagramProtocol):
 
     def writable(self) -> None:
         """The socket takes datagrams again: those who were refused go on."""
-        self._blocked = False
-        waiting, self._blocked_connections = self._blocked_connections, {}
-        for connection in waiting:
-            self.multiplexer.touch(connection)
+        self._outbox.writable()
         self.settle()
 
     def unreachable(self, datagram: bytes, address: Address, code: int, path_mtu_bytes: int) -> None:
@@ -215,6 +207,7 @@ class UTPProtocol(DatagramProtocol):
 
     def farewell(self) -> None:
         """The socket closes: peers of connections that are still up should not have to find out by themselves."""
+        self._outbox.flush()
         for connection in self.multiplexer:
             if connection.state == CONNECTED:
                 connection.abort(PORT_CLOSED)
@@ -312,8 +305,7 @@ class UTPProtocol(DatagramProtocol):
 
     def send_foreign(self, datagram: bytes, address: Address) -> None:
         """Send a datagram that is not uTP.  It is lost if the socket is full; a network error raises ``OSError``."""
-        if self.port is not None and not self._blocked:
-            self._send(Batch(address, [datagram], 1, len(datagram)))
+        self._outbox.send(Batch(address, [datagram], 1, len(datagram)))
 
     # -- settle --
 
@@ -329,12 +321,14 @@ class UTPProtocol(DatagramProtocol):
                 if not touched:
                     break
                 multiplexer.touched = []
+                self._outbox.begin_round(len(touched))
                 for connection in touched:
                     try:
                         self._settle_connection(connection)
                     except Exception:
                         # a factory, say; the others on this port have nothing to do with it
                         self._log.failure("{connection} raised", connection=connection)
+                self._outbox.flush()
         finally:
             self._settling = False
         if self._ended and not self._must_stay():
@@ -366,14 +360,14 @@ class UTPProtocol(DatagramProtocol):
             owner.settle()
         connection.touched = False
         if connection.state != CLOSED:
-            self._transmit(connection, owner)
+            self._outbox.transmit(connection, owner)
             if connection.deadline_us < connection.scheduled_us:
                 self.multiplexer.schedule(connection)
                 self._deadlines_moved = True
             return
 
         # the last words, then the application hears the end
-        self._transmit(connection, None)
+        self._outbox.transmit(connection, None)
         self.multiplexer.forget(connection, self.now_us())
         self._deadlines_moved = True
         if owner is None or connection in self._ended:
@@ -407,59 +401,13 @@ class UTPProtocol(DatagramProtocol):
             except Exception:
                 self._log.failure("{connection} raised", connection=connection)
 
-    def _transmit(self, connection: Connection, owner: Any) -> None:
-        """Send what the connection has; let a waiting producer add to it in time for full bursts."""
-        hungry = owner is not None and owner.hungry
-        while self.port is not None:
-            if self._blocked:
-                self._blocked_connections[connection] = None
-                return
-            if hungry:
-                owner.refill()
-            batch = connection.next_batch(self.now_us())
-            if batch is None:
-                return
-            try:
-                accepted = self._send(batch)
-            except OSError as problem:
-                if problem.errno == errno.EMSGSIZE and batch.dont_fragment:
-                    connection.too_large(batch)
-                else:
-                    self._send_failed(connection, problem)
-                continue
-            if accepted < batch.count:
-                connection.refuse(batch, accepted)
-
-    def _send(self, batch: Batch) -> int:
-        """Hand a batch to the port and count it; gives how many of its datagrams left."""
-        counters = self.multiplexer.counters
-        counters.send_calls += 1
-        try:
-            accepted: int = self.port.send_batch(batch)
-        except OSError:
-            counters.sends_failed += 1
-            raise
-        counters.datagrams_sent += accepted
-        if accepted < batch.count:
-            counters.sends_refused += 1
-            self._blocked = True
-        return accepted
-
-    def _send_failed(self, connection: Connection, problem: OSError) -> None:
-        """No route and the like.  A connection that is up waits for better times: its datagrams count as lost."""
-        if connection.state == SYN_SENT and problem.errno in NO_ROUTE:
-            connection.fail(UNREACHABLE)
-            self.multiplexer.touch(connection)
-
     def _send_replies(self) -> None:
         """Single packets for strangers; what the socket does not take they will ask for again."""
         replies = self.multiplexer.replies
         while replies:
             batch = replies.popleft()
-            if self.port is None or self._blocked:
-                continue
             with suppress(OSError):
-                self._send(batch)
+                self._outbox.send(batch)
 
     def _link_mtu(self, address: Address) -> int | None:
         return None if self.port is None else self.port.link_mtu_bytes(address)
@@ -533,7 +481,8 @@ class UTPProtocol(DatagramProtocol):
         self._close_when_empty = False
         self._send_replies()
         # nobody may begin anything on a port that is on its way out
-        port, self.port = self.port, None
+        self._outbox.flush()
+        port, self._outbox.port = self.port, None
         port.close()
 
     def _check_quiet(self) -> None:

@@ -159,6 +159,7 @@ class IBatchPort(Interface):
 
     granted_receive_bytes = Attribute("Memory that the kernel gives to datagrams until they are read; 0: not known.")
     granted_send_bytes = Attribute("The same for those that were sent.")
+    offload_send = Attribute("Whether a batch of several datagrams costs no more system calls than one datagram.")
 
     def send_batch(batch: Batch) -> int:
         """Send a batch; gives how many of its datagrams left.  A network error raises ``OSError``."""
@@ -367,6 +368,8 @@ class BatchPort(BatchSender, udp.Port):
 @implementer(IBatchPort)
 class PlainPort:
     """Any other UDP transport: a datagram at a time, its exceptions turned into facts."""
+
+    offload_send = False
 
     def __init__(self, transport: Any, protocol: BatchReceiver, reactor: Any) -> None:
         self._transport = transport

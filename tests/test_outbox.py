@@ -1,0 +1,254 @@
+"""What leaves a port: in order, each once, gathered where that saves system calls, whatever the socket refuses."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import pytest_twisted
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import deferLater
+
+from tests.support import Accepting
+from txutp import UTPClientEndpoint, listenUTP
+from txutp.core.batch import Batch
+from txutp.core.connection import CLOSED, CONNECTED, SYN_SENT
+from txutp.core.multiplexer import Multiplexer
+from txutp.core.settings import Settings
+from txutp.offload import UDP_SEGMENT, has_option
+from txutp.outbox import MOST_GATHERED, ROUND_PARTS, SMALL_BYTES, Outbox
+
+HERE = ("127.0.0.1", 6881)
+THERE = ("127.0.0.1", 6882)
+
+
+class Speaker:
+    """Stands in for a Connection that has some datagrams to send: (size, count) each."""
+
+    def __init__(self, name: int, says: list[tuple[int, int]], address: Any = HERE) -> None:
+        self.name = name
+        self.address = address
+        self.state = CONNECTED
+        self.touched = False
+        self.failures: list[int] = []
+        self.too_large_calls = 0
+        self.says = [[f"{name} {number}".encode().ljust(size)] * count for number, (size, count) in enumerate(says)]
+        self.given: list[Batch] = []
+
+    def next_batch(self, now_us: int) -> Any:
+        if not self.says:
+            return None
+        datagrams = self.says.pop(0)
+        batch = Batch(self.address, list(datagrams), len(datagrams), len(datagrams[0]))
+        self.given.append(batch)
+        return batch
+
+    def refuse(self, batch: Batch, accepted: int) -> None:
+        assert batch is self.given.pop(), "what was taken last has to be given back first"
+        self.says.insert(0, list(batch.buffers[accepted:]))  # type: ignore[arg-type]
+
+    def fail(self, reason: int) -> None:
+        self.failures.append(reason)
+
+    def too_large(self, batch: Batch) -> None:
+        self.too_large_calls += 1
+
+
+class Port:
+    """Takes as many datagrams of each batch as it is told; all without a limit."""
+
+    offload_send = True
+
+    def __init__(self, *takes: int) -> None:
+        self.takes = list(takes)
+        self.problem: OSError | None = None
+        self.calls: list[list[bytes]] = []
+        self.left: list[tuple[Any, bytes]] = []
+
+    def send_batch(self, batch: Batch) -> int:
+        if self.problem is not None:
+            raise self.problem
+        datagrams = list(batch.datagrams())
+        assert {len(datagram) for datagram in datagrams} == {batch.datagram_bytes}
+        if self.takes:
+            del datagrams[self.takes.pop(0) :]
+        self.calls.append(datagrams)
+        self.left += [(batch.address, datagram) for datagram in datagrams]
+        return len(datagrams)
+
+
+def an_outbox(port: Port) -> Outbox:
+    outbox = Outbox(Multiplexer(Settings(), bytes), lambda: 0)
+    outbox.port = port
+    return outbox
+
+
+def a_round(outbox: Outbox, speakers: list[Any]) -> None:
+    outbox.begin_round(len(speakers))
+    for speaker in speakers:
+        speaker.touched = False
+        outbox.transmit(speaker, None)
+    outbox.flush()
+
+
+def said(port: Port) -> dict[bytes, list[bytes]]:
+    """What has left, by who said it."""
+    found: dict[bytes, list[bytes]] = {}
+    for _, datagram in port.left:
+        found.setdefault(datagram.split()[0], []).append(datagram)
+    return found
+
+
+def test_acks_of_several_connections_leave_in_one_call() -> None:
+    port = Port()
+    a_round(an_outbox(port), [Speaker(name, [(20, 1)]) for name in range(4 * ROUND_PARTS)])
+    assert [len(call) for call in port.calls] == [4] * ROUND_PARTS
+
+
+def test_the_other_side_has_something_to_do_meanwhile() -> None:
+    """Whatever is large leaves at once, and the first small ones when a part of the round has spoken."""
+    port = Port()
+    outbox = an_outbox(port)
+    outbox.begin_round(1_000)
+    for name in range(MOST_GATHERED):
+        assert not port.calls
+        outbox.transmit(Speaker(name, [(20, 1)]), None)  # type: ignore[arg-type]
+    assert [len(call) for call in port.calls] == [MOST_GATHERED]
+    outbox.begin_round(ROUND_PARTS * 3)
+    outbox.transmit(Speaker(1, [(20, 1)]), None)  # type: ignore[arg-type]
+    assert len(port.calls) == 1
+    outbox.transmit(Speaker(2, [(SMALL_BYTES, 1)]), None)  # type: ignore[arg-type]
+    assert len(port.calls) == 3
+
+
+@pytest.mark.parametrize("connections", [1, ROUND_PARTS])
+def test_few_connections_wait_for_nobody(connections: int) -> None:
+    port = Port()
+    outbox = an_outbox(port)
+    outbox.begin_round(connections)
+    outbox.transmit(Speaker(1, [(20, 1)]), None)  # type: ignore[arg-type]
+    assert len(port.calls) == 1
+
+
+def test_nothing_waits_where_it_would_save_nothing() -> None:
+    port = Port()
+    port.offload_send = False
+    outbox = an_outbox(port)
+    outbox.begin_round(100)
+    outbox.transmit(Speaker(1, [(20, 1)]), None)  # type: ignore[arg-type]
+    assert len(port.calls) == 1
+
+
+def test_addresses_and_sizes_are_not_mixed() -> None:
+    port = Port()
+    speakers = [Speaker(name, [(20 + name % 2, 1)], (HERE, THERE)[name // 2 % 2]) for name in range(8 * ROUND_PARTS)]
+    a_round(an_outbox(port), speakers)
+    assert Counter(address for address, _ in port.left) == {HERE: 4 * ROUND_PARTS, THERE: 4 * ROUND_PARTS}
+    assert [len(call) for call in port.calls] == [2] * 4 * ROUND_PARTS
+
+
+def test_a_message_leaves_before_the_fin_behind_it() -> None:
+    """Although FINs of others were gathered before the message was."""
+    port = Port()
+    speakers = [Speaker(0, [(20, 1)]), *(Speaker(name, [(200, 1), (20, 1)]) for name in range(1, 33))]
+    a_round(an_outbox(port), speakers)
+    for name in range(1, 33):
+        assert [len(datagram) for datagram in said(port)[str(name).encode()]] == [200, 20]
+    assert len(port.calls) < len(port.left) / 2
+
+
+def test_the_end_of_a_port_does_not_swallow_what_was_gathered() -> None:
+    outbox = an_outbox(Port())
+    speaker: Any = Speaker(1, [(20, 1)])
+    outbox.begin_round(100)
+    outbox.transmit(speaker, None)
+    outbox.port = None
+    outbox.flush()  # too late, and no error
+    assert not speaker.says
+
+
+@pytest.mark.parametrize("state", [SYN_SENT, CONNECTED, CLOSED])
+def test_without_a_route_every_attempt_hears_it(state: int) -> None:
+    port = Port()
+    port.problem = OSError(errno.ENETUNREACH, "no route")
+    speakers = [Speaker(name, [(20, 1)]) for name in range(4)]
+    for speaker in speakers:
+        speaker.state = state
+    a_round(an_outbox(port), speakers)
+    assert [len(speaker.failures) for speaker in speakers] == [state == SYN_SENT] * 4
+
+
+def test_what_nobody_waits_for_is_lost_when_the_socket_is_full() -> None:
+    port = Port(0)
+    outbox = an_outbox(port)
+    a_round(outbox, [Speaker(1, [(20, 1)])])
+    outbox.send(Batch(HERE, [b"stranger"], 1, 8))
+    outbox.writable()
+    outbox.send(Batch(HERE, [b"another"], 1, 7))
+    assert port.left == [(HERE, b"another")]
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.tuples(st.sampled_from([20, 21, 300]), st.integers(1, 3)), max_size=4), st.booleans()),
+        max_size=10,
+    ),
+    st.lists(st.integers(0, 4), max_size=30),
+)
+def test_everything_leaves_once_and_in_order(says: list[Any], takes: list[int]) -> None:
+    """Whoever says what, and however often the socket is full in the middle of it."""
+    port = Port(*takes)
+    outbox = an_outbox(port)
+    speakers = [Speaker(name, list(what), THERE if far else HERE) for name, (what, far) in enumerate(says)]
+    expected = {
+        str(speaker.name).encode(): [datagram for datagrams in speaker.says for datagram in datagrams]
+        for speaker in speakers
+        if speaker.says
+    }
+    a_round(outbox, speakers)
+    for _ in range(len(takes)):
+        touched = outbox._multiplexer.touched
+        outbox._multiplexer.touched = []
+        outbox.writable()
+        a_round(outbox, [*touched, *outbox._multiplexer.touched])
+        outbox._multiplexer.touched = []
+    assert said(port) == expected
+
+
+@pytest_twisted.ensureDeferred
+async def test_clients_of_one_port_need_few_system_calls() -> None:
+    """On real sockets: each connects, says its number and goes."""
+    accepting = Accepting()
+    server = listenUTP(reactor, 0, accepting, interface="127.0.0.1")
+    endpoint = UTPClientEndpoint(reactor, "127.0.0.1", server.getHost().port)
+    streams: list[Any] = await gatherResults([endpoint.connect(Accepting()) for _ in range(32)])
+    utp = streams[0].transport._utp
+    for number, stream in enumerate(streams):
+        stream.transport.write(b"%02d" % number)
+        stream.transport.loseConnection()
+    await wait_until(lambda: all(stream.lost for stream in [*streams, *accepting.made]))
+    assert sorted(bytes(stream.received) for stream in accepting.made) == [b"%02d" % number for number in range(32)]
+    counters = utp.multiplexer.counters
+    if has_segmentation():
+        assert counters.send_calls < counters.datagrams_sent / 2
+    await server.stopListening()
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await deferLater(reactor, 0.01)
+    raise AssertionError("it never came")
+
+
+def has_segmentation() -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        return has_option(probe, UDP_SEGMENT, None)

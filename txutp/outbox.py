@@ -1,0 +1,179 @@
+"""What leaves a UDP port: the batches of its connections, in order and each once, however full the socket is.
+
+``protocol.py`` calls it.  In each round of a settle ``transmit`` takes what one connection after the other has to send,
+and ``flush`` ends the round.  Two things are done here on the way to the socket:
+
+- Small datagrams of different connections that are of one size and for one address are gathered, so that they leave in
+  one system call where the kernel cuts runs (GSO).  So a peer with many connections costs less than many peers, and it
+  reads them in one call, too.
+- What the socket refuses was never sent.  Its connection takes it back, and is asked again when there is room.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from txutp.core.batch import Address, Batch, Buffer
+from txutp.core.connection import SYN_SENT, UNREACHABLE, Connection
+from txutp.core.multiplexer import Multiplexer
+
+# Smaller datagrams are gathered: acks, SYNs and FINs, and short messages.  For others the system call is not what costs
+# most, and they shall not wait.
+SMALL_BYTES = 256
+
+# So many are gathered at most, and not more than this part of a round: the other side has to have something to do while
+# we go on.
+MOST_GATHERED = 32
+ROUND_PARTS = 3
+
+NO_ROUTE = {
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EADDRNOTAVAIL,
+    errno.EINVAL,
+}
+
+# One or more small datagrams that leave together, or one batch of any kind, with those that they are from.
+Bundle = list[tuple[Connection, Batch]]
+
+
+class Outbox:
+    """Between the connections of a UDP port and its socket."""
+
+    def __init__(self, multiplexer: Multiplexer, now_us: Callable[[], int]) -> None:
+        self.port: Any = None  # an IBatchPort while it is open
+        self._multiplexer = multiplexer
+        self._now_us = now_us
+        self._blocked = False  # the socket refused something
+        self._waiting: dict[Connection, None] = {}  # until it takes datagrams again; in order, each once
+        self._bundles: list[Bundle] = []  # in the order in which they leave
+        self._newest: dict[tuple[Address, int, int], int] = {}  # the last bundle of each kind, as its place in the list
+        self._gathered = 0
+        self._limit = 0  # so many gathered ones leave
+
+    # -- called by UTPProtocol --
+
+    def begin_round(self, connections: int) -> None:
+        """So many connections are about to be asked what they have."""
+        gathers = self.port is not None and self.port.offload_send
+        self._limit = min(connections // ROUND_PARTS, MOST_GATHERED) if gathers else 0
+
+    def transmit(self, connection: Connection, owner: Any) -> None:
+        """Send what the connection has; let a waiting producer add to it in time for full bursts."""
+        hungry = owner is not None and owner.hungry
+        place = 0  # of the bundle that its last datagram is in
+        while self.port is not None:
+            if self._blocked:
+                self._waiting[connection] = None
+                return
+            if hungry:
+                owner.refill()
+            batch = connection.next_batch(self._now_us())
+            if batch is None:
+                return
+            place = self._add(connection, batch, place)
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        bundles, self._bundles = self._bundles, []
+        self._newest.clear()
+        self._gathered = 0
+        refused: list[tuple[Connection, Batch, int]] = []
+        for bundle in bundles:
+            accepted = 0 if self._blocked else self._send_bundle(bundle)
+            for connection, batch in bundle:
+                if accepted < batch.count:
+                    refused.append((connection, batch, accepted))
+                    self._waiting[connection] = None
+                accepted = max(accepted - batch.count, 0)
+        # as if nothing of it had happened, the last thing first
+        for connection, batch, accepted in reversed(refused):
+            connection.refuse(batch, accepted)
+
+    def send(self, batch: Batch) -> None:
+        """Send something that no connection waits for: it is lost if the socket is full.  May raise ``OSError``."""
+        if self.port is not None and not self._blocked:
+            self._send(batch)
+
+    def writable(self) -> None:
+        """The socket takes datagrams again: those who were refused want to be settled."""
+        self._blocked = False
+        waiting, self._waiting = self._waiting, {}
+        for connection in waiting:
+            self._multiplexer.touch(connection)
+
+    # -- bundles --
+
+    def _add(self, connection: Connection, batch: Batch, place: int) -> int:
+        """Put a batch where it will leave behind those that are in the first ``place`` + 1 bundles; gives that place.
+
+        Only single small datagrams may wait for others like them: the buffers of a run are valid until the next one is
+        made.
+        """
+        if self._limit and batch.count == 1 and batch.datagram_bytes < SMALL_BYTES:
+            kind = batch.address, batch.datagram_bytes, len(batch.buffers)
+            found = self._newest.get(kind, -1)
+            if found >= place:
+                self._bundles[found].append((connection, batch))
+                place = found
+            else:
+                self._newest[kind] = place = len(self._bundles)
+                self._bundles.append([(connection, batch)])
+            self._gathered += 1
+            if self._gathered < self._limit:
+                return place
+        else:
+            self._bundles.append([(connection, batch)])
+        self.flush()
+        return 0
+
+    def _send_bundle(self, bundle: Bundle) -> int:
+        """Gives how many of its datagrams left, or were lost already."""
+        joint = joined(bundle)
+        if self.port is None:
+            return joint.count
+        try:
+            return self._send(joint)
+        except OSError as problem:
+            for connection, batch in bundle:
+                if problem.errno == errno.EMSGSIZE and batch.dont_fragment:
+                    connection.too_large(batch)
+                else:
+                    self._failed(connection, problem)
+            return joint.count
+
+    def _send(self, batch: Batch) -> int:
+        """Hand a batch to the port and count it; gives how many of its datagrams left."""
+        counters = self._multiplexer.counters
+        counters.send_calls += 1
+        try:
+            accepted: int = self.port.send_batch(batch)
+        except OSError:
+            counters.sends_failed += 1
+            raise
+        counters.datagrams_sent += accepted
+        if accepted < batch.count:
+            counters.sends_refused += 1
+            self._blocked = True
+        return accepted
+
+    def _failed(self, connection: Connection, problem: OSError) -> None:
+        """No route and the like.  A connection that is up waits for better times: its datagrams count as lost."""
+        if connection.state == SYN_SENT and problem.errno in NO_ROUTE:
+            connection.fail(UNREACHABLE)
+            self._multiplexer.touch(connection)
+
+
+def joined(bundle: Bundle) -> Batch:
+    """Its datagrams as one batch."""
+    first = bundle[0][1]
+    if len(bundle) == 1:
+        return first
+    buffers: list[Buffer] = []
+    for _, batch in bundle:
+        buffers += batch.buffers
+    return Batch(first.address, buffers, len(bundle), first.datagram_bytes)
