@@ -75,6 +75,7 @@ READ_CALLS_EACH = 4
 # Asking for a datagram that is not there costs as much as a small one.  While they come alone, as in a conversation,
 # we ask only in each turn of so many; what we miss meanwhile the reactor tells us at once.
 LOOK_AGAIN = 4
+LONE_BYTES = 1_500
 
 # What is joined (see RunJoiner): not acks, for which it is not worth it, and not so much that the first of a run would
 # seem to have waited in a queue.
@@ -151,7 +152,7 @@ class RunJoiner:
         run = self.run
         if run:
             self.run = []
-            self._deliver(b"".join(run), len(run[0]), self._sender)
+            self._deliver(b"".join(run), len(run[0]) if len(run) > 1 else 0, self._sender)
 
 
 class IBatchPort(Interface):
@@ -301,7 +302,7 @@ class BatchPort(BatchSender, udp.Port):
                 break
         if joiner.run:
             joiner.flush()
-        self._lone_reads = self._lone_reads + 1 if reads == 1 and received_bytes < RUN_BYTES else 0
+        self._lone_reads = self._lone_reads + 1 if reads == 1 and received_bytes <= LONE_BYTES else 0
         little = reads < RESTFUL_READS and received_bytes < RESTFUL_BYTES
         if protocol.drained() and little and self.fileno() != -1:
             self.stopReading()
