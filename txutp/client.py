@@ -29,8 +29,9 @@ from zope.interface import implementer
 
 from txutp.core.batch import Address
 from txutp.core.connection import CLOSED, PORT_CLOSED, Connection
+from txutp.core.flow import NEVER_US
 from txutp.core.multiplexer import ConnectionRefused
-from txutp.core.settings import Settings
+from txutp.core.settings import SECOND_US, Settings
 from txutp.errors import exception_for
 from txutp.protocol import UTPProtocol
 from txutp.sharing import is_ipv6, port_to_connect_from
@@ -144,7 +145,8 @@ class UTPClientTransport(TLSCapableTransport):
         try:
             self.addr = where
             utp, where = port_to_connect_from(self.reactor, where, self._connector.bindAddress, self._settings)
-            attempt.utp, attempt.connection = utp, utp.connect(where, attempt, self._settings)
+            attempt.utp = utp
+            attempt.connection = utp.connect(where, attempt, self._settings, self._connector.lone_timeout_us)
         except error.CannotListenError as refusal:
             self._problem = error.ConnectBindError(refusal.socketError.errno, str(refusal.socketError))
             return False
@@ -320,7 +322,6 @@ class UTPConnector(base.BaseConnector):
         bindAddress: tuple[str, int] | None,
         settings: Settings,
     ) -> None:
-        super().__init__(factory, timeout, reactor)  # type: ignore[arg-type]
         if isinstance(port, str):
             try:
                 port = socket.getservbyname(port, "tcp")
@@ -328,6 +329,13 @@ class UTPConnector(base.BaseConnector):
                 raise error.ServiceNameUnknownError(string=f"{problem} ({port!r})") from problem
         self.is_numeric = is_numeric(host)
         checked_timeout(timeout)
+        # The one connection to a numeric address has a timer anyhow, and keeps the time itself.  Else the time is for
+        # all of them together, and for the search for addresses.
+        self.lone_timeout_us = NEVER_US
+        if self.is_numeric and timeout is not None:
+            self.lone_timeout_us = round(timeout * SECOND_US)
+            timeout = None
+        super().__init__(factory, timeout, reactor)  # type: ignore[arg-type]
         self.host = host
         self.port = port
         self.bindAddress = None if bindAddress is None else checked_bind_address(bindAddress)

@@ -7,7 +7,7 @@ the operating system, unless the reactor offers something better: the simulated 
 from __future__ import annotations
 
 import os
-import time
+from time import monotonic_ns
 
 from zope.interface import Interface, implementer
 
@@ -27,7 +27,7 @@ class OperatingSystem:
     """The monotonic clock and the random numbers of the operating system."""
 
     def monotonic_us(self) -> int:
-        return time.monotonic_ns() // 1_000
+        return monotonic_ns() // 1_000
 
     def random_bytes(self, count: int) -> bytes:
         return os.urandom(count)

@@ -59,8 +59,9 @@ class Outbox:
 
     def begin_round(self, connections: int) -> None:
         """So many connections are about to be asked what they have."""
-        gathers = self.port is not None and self.port.offload_send
-        self._limit = min(connections // ROUND_PARTS, MOST_GATHERED) if gathers else 0
+        self._limit = 0
+        if connections >= 2 * ROUND_PARTS and self.port is not None and self.port.offload_send:
+            self._limit = min(connections // ROUND_PARTS, MOST_GATHERED)
 
     def transmit(self, connection: Connection, owner: Any) -> None:
         """Send what the connection has; let a waiting producer add to it in time for full bursts."""
@@ -75,24 +76,32 @@ class Outbox:
             batch = connection.next_batch(self._now_us())
             if batch is None:
                 return
-            place = self._add(connection, batch, place)
+            if self._limit and batch.count == 1 and batch.datagram_bytes < SMALL_BYTES:
+                place = self._gather(connection, batch, place)
+            else:
+                self._bundles.append([(connection, batch)])
+                self.flush()
 
     def flush(self) -> None:
         """Send what was gathered."""
-        bundles, self._bundles = self._bundles, []
-        self._newest.clear()
+        bundles = self._bundles
+        if not bundles:
+            return
+        self._bundles = []
         self._gathered = 0
-        refused: list[tuple[Connection, Batch, int]] = []
-        for bundle in bundles:
-            accepted = 0 if self._blocked else self._send_bundle(bundle)
-            for connection, batch in bundle:
-                if accepted < batch.count:
-                    refused.append((connection, batch, accepted))
-                    self._waiting[connection] = None
-                accepted = max(accepted - batch.count, 0)
-        # as if nothing of it had happened, the last thing first
-        for connection, batch, accepted in reversed(refused):
-            connection.refuse(batch, accepted)
+        self._newest.clear()
+        if self.port is None:
+            return
+        for place, bundle in enumerate(bundles):
+            batch = bundle[0][1] if len(bundle) == 1 else joined(bundle)
+            try:
+                accepted = 0 if self._blocked else self._send(batch)
+            except OSError as problem:
+                self._failed(bundle, problem)
+                continue
+            if accepted < batch.count:
+                self._take_back(bundles[place:], accepted)
+                return
 
     def send(self, batch: Batch) -> None:
         """Send something that no connection waits for: it is lost if the socket is full.  May raise ``OSError``."""
@@ -108,43 +117,35 @@ class Outbox:
 
     # -- bundles --
 
-    def _add(self, connection: Connection, batch: Batch, place: int) -> int:
-        """Put a batch where it will leave behind those that are in the first ``place`` + 1 bundles; gives that place.
+    def _gather(self, connection: Connection, batch: Batch, place: int) -> int:
+        """Put a small datagram to others like it.
 
-        Only single small datagrams may wait for others like them: the buffers of a run are valid until the next one is
-        made.
+        It has to leave behind those that are in the first bundles, up to that at ``place``; gives where it is itself.
         """
-        if self._limit and batch.count == 1 and batch.datagram_bytes < SMALL_BYTES:
-            kind = batch.address, batch.datagram_bytes, len(batch.buffers)
-            found = self._newest.get(kind, -1)
-            if found >= place:
-                self._bundles[found].append((connection, batch))
-                place = found
-            else:
-                self._newest[kind] = place = len(self._bundles)
-                self._bundles.append([(connection, batch)])
-            self._gathered += 1
-            if self._gathered < self._limit:
-                return place
+        kind = batch.address, batch.datagram_bytes, len(batch.buffers)
+        found = self._newest.get(kind, -1)
+        if found >= place:
+            self._bundles[found].append((connection, batch))
         else:
+            self._newest[kind] = found = len(self._bundles)
             self._bundles.append([(connection, batch)])
+        self._gathered += 1
+        if self._gathered < self._limit:
+            return found
         self.flush()
         return 0
 
-    def _send_bundle(self, bundle: Bundle) -> int:
-        """Gives how many of its datagrams left, or were lost already."""
-        joint = joined(bundle)
-        if self.port is None:
-            return joint.count
-        try:
-            return self._send(joint)
-        except OSError as problem:
+    def _take_back(self, bundles: list[Bundle], accepted: int) -> None:
+        """All but the first datagrams of these were never sent; what was made last is taken back first."""
+        refused: list[tuple[Connection, Batch, int]] = []
+        for bundle in bundles:
             for connection, batch in bundle:
-                if problem.errno == errno.EMSGSIZE and batch.dont_fragment:
-                    connection.too_large(batch)
-                else:
-                    self._failed(connection, problem)
-            return joint.count
+                if accepted < batch.count:
+                    refused.append((connection, batch, accepted))
+                    self._waiting[connection] = None
+                accepted = max(accepted - batch.count, 0)
+        for connection, batch, accepted in reversed(refused):
+            connection.refuse(batch, accepted)
 
     def _send(self, batch: Batch) -> int:
         """Hand a batch to the port and count it; gives how many of its datagrams left."""
@@ -161,18 +162,19 @@ class Outbox:
             self._blocked = True
         return accepted
 
-    def _failed(self, connection: Connection, problem: OSError) -> None:
+    def _failed(self, bundle: Bundle, problem: OSError) -> None:
         """No route and the like.  A connection that is up waits for better times: its datagrams count as lost."""
-        if connection.state == SYN_SENT and problem.errno in NO_ROUTE:
-            connection.fail(UNREACHABLE)
-            self._multiplexer.touch(connection)
+        for connection, batch in bundle:
+            if problem.errno == errno.EMSGSIZE and batch.dont_fragment:
+                connection.too_large(batch)
+            elif connection.state == SYN_SENT and problem.errno in NO_ROUTE:
+                connection.fail(UNREACHABLE)
+                self._multiplexer.touch(connection)
 
 
 def joined(bundle: Bundle) -> Batch:
-    """Its datagrams as one batch."""
+    """Small datagrams that are alike, as one batch."""
     first = bundle[0][1]
-    if len(bundle) == 1:
-        return first
     buffers: list[Buffer] = []
     for _, batch in bundle:
         buffers += batch.buffers

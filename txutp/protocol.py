@@ -85,6 +85,7 @@ class UTPProtocol(DatagramProtocol):
         self.multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
         self.multiplexer.listening = accept is not None
         self._outbox = Outbox(self.multiplexer, self.now_us)
+        self.port: Any = None  # an IBatchPort while started
         self.port_address: Any = None  # what it is bound to; kept when it is gone
         self._joiner = RunJoiner(self.datagrams_received)
         self._settling = False
@@ -105,11 +106,6 @@ class UTPProtocol(DatagramProtocol):
     def logPrefix(self) -> str:
         return self._prefix or self.__class__.__name__
 
-    @property
-    def port(self) -> Any:
-        """The UDP port, as an ``IBatchPort``; None while there is none."""
-        return self._outbox.port
-
     # -- called by the UDP port --
 
     @property
@@ -119,7 +115,7 @@ class UTPProtocol(DatagramProtocol):
     def startProtocol(self) -> None:
         transport: Any = self.transport
         self.port_address = transport.getHost()
-        self._outbox.port = batch_port_of(transport, self, self.reactor)
+        self.port = self._outbox.port = batch_port_of(transport, self, self.reactor)
         if self.port.granted_receive_bytes:
             self.multiplexer.limit_buffer(int(PAYLOAD_SHARE * self.port.granted_receive_bytes))
         if IReactorCore.providedBy(self.reactor):
@@ -127,7 +123,7 @@ class UTPProtocol(DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """The UDP port is gone: every connection hears it, and no timer is left."""
-        self._outbox.port = None
+        self.port = self._outbox.port = None
         if self._shutdown_trigger is not None:
             self.reactor.removeSystemEventTrigger(self._shutdown_trigger)
             self._shutdown_trigger = None
@@ -216,18 +212,21 @@ class UTPProtocol(DatagramProtocol):
 
     # -- called by transports and ports --
 
-    def connect(self, address: Address, owner: Any, settings: Settings | None = None) -> Connection:
-        """Begin a connection; ``owner.settle()`` is called when it is up, or failed.  It never times out by itself.
+    def connect(
+        self, address: Address, owner: Any, settings: Settings | None = None, timeout_us: int = NEVER_US
+    ) -> Connection:
+        """Begin a connection; ``owner.settle()`` is called when it is up, or failed.
 
         It may have settings of its own.  Raises ``ConnectionRefused`` beyond the limits of the port.
         """
         try:
-            connection = self.multiplexer.connect(address, self.now_us(), NEVER_US, settings)
+            connection = self.multiplexer.connect(address, self.now_us(), timeout_us, settings)
         except ConnectionRefused:
             self._check_empty()
             raise
         connection.owner = owner
-        self._settle_soon()
+        if not self._settling:
+            self._settle_soon()
         return connection
 
     def give_up(self, connection: Connection) -> None:
@@ -427,12 +426,10 @@ class UTPProtocol(DatagramProtocol):
         """One reactor timer for the port.  Moving it to a later time is left to the moment when it fires."""
         self._deadlines_moved = False
         deadline_us = self.multiplexer.needed_until_us if self._ended else self.multiplexer.next_deadline_us()
-        timer = self._timer
+        # without any deadline it may ring once more for nothing: the next connection comes sooner in most cases
         if deadline_us is None or self.port is None:
-            if timer is not None:
-                timer.cancel()
-                self._timer = None
             return
+        timer = self._timer
         if timer is not None:
             if deadline_us >= self._timer_us:
                 return
@@ -479,10 +476,11 @@ class UTPProtocol(DatagramProtocol):
 
     def _close(self) -> None:
         self._close_when_empty = False
+        self._outbox.flush()
         self._send_replies()
         # nobody may begin anything on a port that is on its way out
-        self._outbox.flush()
-        port, self._outbox.port = self.port, None
+        port = self.port
+        self.port = self._outbox.port = None
         port.close()
 
     def _check_quiet(self) -> None:

@@ -116,14 +116,21 @@ def port_to_connect_from(
     """
     ports = ports_of(reactor)
     interface, number = bind_address or ("", 0)
-    host = canonical(interface) or (ANY_IPV6 if is_ipv6(remote[0]) else ANY_IPV4)
-    if is_ipv6(host) != is_ipv6(remote[0]):
-        problem = OSError(f"an address like {remote[0]} cannot be reached from {interface}: one is IPv6, one is not")
-        raise error.CannotListenError(interface, number, problem)
+    host = ANY_IPV6 if is_ipv6(remote[0]) else ANY_IPV4
+    if interface:
+        host = canonical(interface)
+        if is_ipv6(host) != is_ipv6(remote[0]):
+            problem = OSError(f"{remote[0]} cannot be reached from {interface}: one is IPv6, one is not")
+            raise error.CannotListenError(interface, number, problem)
     alike = (host, limits_of(settings))
-    utp = ports.listening(remote, host, number) if number else ports.common.get(alike)
-    if utp is not None and utp.port is not None:
-        return utp, mapped(remote) if is_ipv6(utp.port_address.host) else remote
+    if number:
+        utp = ports.listening(remote, host, number)
+        if utp is not None:
+            return utp, mapped(remote) if is_ipv6(utp.port_address.host) else remote
+    else:
+        utp = ports.common.get(alike)
+        if utp is not None and utp.port is not None:
+            return utp, remote
 
     utp = UTPProtocol(reactor, settings, lasting=False, shared=not number)
     listen_udp(reactor, number, utp, "" if host == ANY_IPV4 else host)

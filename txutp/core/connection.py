@@ -306,6 +306,7 @@ class Connection:
         self.sending.renumber(self.initial_sequence + 1)  # the SYN takes a number
         self._connect_deadline_us = now_us + timeout_us
         self._send_syn(now_us)
+        self._set_deadline()  # the SYN may have to wait for our own socket
 
     def reopen(self, receive_id: int, initial_sequence: int) -> None:
         """The SYNs so far were in vain: try as somebody new."""
