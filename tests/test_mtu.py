@@ -31,16 +31,16 @@ ANY = 1 << 20  # no limit of the peer's window
 # -- the search alone --
 
 
-def search(path_bytes: int, largest_bytes: int, losses: int = MAXIMUM_PROBES) -> tuple[MtuSearch, int]:
+def search(path_bytes: int, largest_bytes: int, limit_bytes: int = ANY) -> tuple[MtuSearch, int]:
     """A search on a path that carries ``path_bytes``; gives it and how many probes it took."""
     found = MtuSearch(START, largest_bytes, largest_bytes)
     probes = 0
     while True:
-        size = found.next_probe_bytes(0, ANY)
+        size = found.next_probe_bytes(0, limit_bytes)
         if not size:
             return found, probes
         probes += 1
-        assert found.passed_bytes < size <= largest_bytes
+        assert found.passed_bytes < size <= min(largest_bytes, limit_bytes)
         assert not found.next_probe_bytes(0, ANY), "one at a time"
         if size <= path_bytes:
             found.on_passed()
@@ -57,6 +57,14 @@ def test_what_the_interface_takes_is_tried_first() -> None:
 def test_any_path_is_found(path_bytes: int) -> None:
     found, probes = search(path_bytes, 8_972)
     assert path_bytes - CLOSE_ENOUGH_BYTES <= found.passed_bytes <= max(path_bytes, START)
+    assert probes < 40
+
+
+@pytest.mark.parametrize("path_bytes", [1_464, 8_971, 15_000, 16_000])
+def test_a_path_that_takes_less_than_the_limit_is_found_too(path_bytes: int) -> None:
+    """The limit is a quarter of the peer's window, and is no reason to stop below it."""
+    found, probes = search(path_bytes, 65_000, 16_384)
+    assert path_bytes - CLOSE_ENOUGH_BYTES <= found.passed_bytes <= path_bytes
     assert probes < 40
 
 

@@ -56,12 +56,12 @@ class MtuSearch:
         """
         if self.probe_bytes or now_us < self._waits_until_us:
             return 0
-        if limit_bytes < self.largest_bytes and limit_bytes < WORTHWHILE * self.passed_bytes:
-            return 0
         if self._waits_until_us:
             # the path may have changed
             self._waits_until_us = 0
             self._too_large_bytes = self.largest_bytes + 1
+        if limit_bytes < self._too_large_bytes - 1 and limit_bytes < WORTHWHILE * self.passed_bytes:
+            return 0
         if self._too_large_bytes - self.passed_bytes <= CLOSE_ENOUGH_BYTES:
             self._waits_until_us = now_us + RAISE_US
             return 0
