@@ -13,6 +13,7 @@ What flows through
 from __future__ import annotations
 
 import heapq
+import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 
@@ -49,10 +50,13 @@ FIRST_ID, LAST_ID = 1, 0xFFFD
 DATA_BYTE = bytes((ST_DATA << 4 | VERSION,))
 MAXIMUM_TOMBSTONES = 10_000
 
-# What is left of a connection that ended well, to answer its late packets: until when, the ack of all that it received
-# (16 bits), its send id, the sequence number behind its FIN, and its window.  A bare tuple of numbers, for those are
-# nothing to the garbage collector, and thousands may rest here.
-Tombstone = tuple[int, int, int, int, int]
+# What is left of a connection that ended well, to answer its late packets: until when, the ack of all that it received,
+# its send id, the sequence number behind its FIN, and its window.  Thousands may rest here, so they are small.
+TOMBSTONE = struct.Struct("=QHHHI")
+NO_TOMBSTONE = bytes(TOMBSTONE.size)
+
+# Of whose connections they are: where a packet for one comes from, and the id in it.
+Key = tuple[Address, int]
 
 # Where the last ack of a connection may be lost, somebody has to be here to repeat it for so many close timeouts:
 # libutp repeats a FIN after one second at the earliest.
@@ -94,16 +98,15 @@ class Multiplexer:
         self.replies: deque[Batch] = deque(maxlen=1_000)  # single packets for those who have no connection
         self._random_bytes = random_bytes
         self._headers = HeaderBlock(RUN_MAXIMUM_SEGMENTS)
-        self._connections: dict[tuple[Address, int], Connection] = {}
+        self._connections: dict[Key, Connection] = {}
         self._half_open: dict[Connection, None] = {}  # in order of age
         self._per_host: dict[str, int] = {}
         self._half_open_per_host: dict[str, int] = {}
         # in order of age; the first one is deleted again and again, which is slow in a plain dict
-        self._tombstones: OrderedDict[tuple[Address, int], Tombstone] = OrderedDict()
+        self._tombstones: OrderedDict[Key, bytes] = OrderedDict()
         self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
         self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet
-        self._deadlines: list[tuple[int, int, Connection]] = []  # a heap; entries may be out of date
-        self._serial = 0  # makes heap entries comparable
+        self._deadlines: list[tuple[int, Key]] = []  # a heap; entries may be out of date
         self._reset_second = -1
         self._resets_left = 0
 
@@ -124,12 +127,13 @@ class Multiplexer:
         """When ``handle_timeouts`` wants to be called; None without any timer."""
         deadlines = self._deadlines
         while deadlines:
-            deadline_us, _, connection = deadlines[0]
-            if connection.scheduled_us == deadline_us and connection.deadline_us < NEVER_US:
-                return deadline_us
-            heapq.heappop(deadlines)
-            if connection.scheduled_us == deadline_us:
+            deadline_us, key = deadlines[0]
+            connection = self._connections.get(key)
+            if connection is not None and connection.scheduled_us == deadline_us:
+                if connection.deadline_us < NEVER_US:
+                    return deadline_us
                 connection.scheduled_us = NEVER_US
+            heapq.heappop(deadlines)
         return None
 
     def sender_of(self, datagram: bytes, address: Address) -> Connection | None:
@@ -329,9 +333,9 @@ class Multiplexer:
     def _receive_unknown(self, kind: int, address: Address, connection_id: int, sequence: int, now_us: int) -> None:
         """A packet for no connection: one of the past is acknowledged once more, others learn that nobody is here."""
         self.counters.dropped_unknown += 1
-        tombstone = self._tombstones.get((address, connection_id))
-        if tombstone is not None and now_us < tombstone[0]:
-            expires_us, ack, send_id, next_sequence, window_bytes = tombstone
+        tombstone = self._tombstones.get((address, connection_id), NO_TOMBSTONE)
+        expires_us, ack, send_id, next_sequence, window_bytes = TOMBSTONE.unpack(tombstone)
+        if now_us < expires_us:
             is_new = 0 < (sequence - ack & MASK16) < 0x8000
             if kind == ST_DATA and is_new:
                 # It writes on, and nobody will ever read that: better it knows.
@@ -340,7 +344,9 @@ class Multiplexer:
                 # its FIN may come only now, behind what we know
                 if is_new:
                     ack = sequence
-                    self._tombstones[address, connection_id] = expires_us, ack, send_id, next_sequence, window_bytes
+                    self._tombstones[address, connection_id] = TOMBSTONE.pack(
+                        expires_us, ack, send_id, next_sequence, window_bytes
+                    )
                 # numbered behind our FIN and like it, see Connection._receive_data
                 for number in (next_sequence, next_sequence - 1):
                     header = encode_header(ST_STATE, send_id, now_us, 0, window_bytes, number, ack)
@@ -399,8 +405,9 @@ class Multiplexer:
             self._limit_windows(min(limit_bytes * 5 // 4, self.buffer_limit_bytes))
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now_us:
-            deadline_us, _, connection = heapq.heappop(deadlines)
-            if connection.scheduled_us != deadline_us:
+            deadline_us, key = heapq.heappop(deadlines)
+            connection = self._connections.get(key)
+            if connection is None or connection.scheduled_us != deadline_us:
                 continue
             connection.scheduled_us = NEVER_US
             if connection.deadline_us <= now_us:
@@ -416,8 +423,7 @@ class Multiplexer:
         deadline_us = connection.deadline_us
         if deadline_us < connection.scheduled_us:
             connection.scheduled_us = deadline_us
-            self._serial += 1
-            heapq.heappush(self._deadlines, (deadline_us, self._serial, connection))
+            heapq.heappush(self._deadlines, (deadline_us, (connection.address, connection.receive_id)))
 
     def forget(self, connection: Connection, now_us: int) -> None:
         """A closed connection goes; for a while its late packets are answered as if it were still there."""
@@ -435,23 +441,24 @@ class Multiplexer:
             tombstones = self._tombstones
             while tombstones:
                 oldest = next(iter(tombstones))
-                if tombstones[oldest][0] > now_us and len(tombstones) < MAXIMUM_TOMBSTONES:
+                expires_us = TOMBSTONE.unpack(tombstones[oldest])[0]
+                if expires_us > now_us and len(tombstones) < MAXIMUM_TOMBSTONES:
                     break
                 del tombstones[oldest]
-            tombstones[connection.address, connection.receive_id] = (
+            tombstones[connection.address, connection.receive_id] = TOMBSTONE.pack(
                 now_us + settings.tombstone_us,
                 connection.receiving.next_sequence - 1 & MASK16,
                 connection.send_id,
-                connection.sending.next_sequence,
+                connection.sending.next_sequence & MASK16,
                 settings.receive_buffer_bytes,
             )
 
     def _rebuild_deadlines(self) -> None:
-        """Keep only entries that count: the others hold connections that are gone, some for half a minute."""
+        """Keep only entries that count: most others are of connections that are gone."""
         self._deadlines = [
-            entry
-            for entry in self._deadlines
-            if entry[0] == entry[2].scheduled_us and (entry[2].address, entry[2].receive_id) in self._connections
+            (deadline_us, key)
+            for deadline_us, key in self._deadlines
+            if (connection := self._connections.get(key)) is not None and connection.scheduled_us == deadline_us
         ]
         heapq.heapify(self._deadlines)
 
