@@ -23,7 +23,7 @@ from txutp.core.connection import CLOSED, CONNECTED, SYN_SENT
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import Settings
 from txutp.offload import UDP_SEGMENT, has_option
-from txutp.outbox import MOST_GATHERED, ROUND_PARTS, SMALL_BYTES, Outbox
+from txutp.outbox import BUSY_PART, MOST_GATHERED, SMALL_BYTES, Outbox
 
 HERE = ("127.0.0.1", 6881)
 THERE = ("127.0.0.1", 6882)
@@ -84,8 +84,19 @@ class Port:
         return len(datagrams)
 
 
-def an_outbox(port: Port) -> Outbox:
-    outbox = Outbox(Multiplexer(Settings(), bytes), lambda: 0)
+class Crowd(Multiplexer):
+    """Stands in for one that has so many connections."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(Settings(), bytes)
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def an_outbox(port: Port, connections: int = 8) -> Outbox:
+    outbox = Outbox(Crowd(connections), lambda: 0)
     outbox.port = port
     return outbox
 
@@ -108,31 +119,47 @@ def said(port: Port) -> dict[bytes, list[bytes]]:
 
 def test_acks_of_several_connections_leave_in_one_call() -> None:
     port = Port()
-    a_round(an_outbox(port), [Speaker(name, [(20, 1)]) for name in range(4 * ROUND_PARTS)])
-    assert [len(call) for call in port.calls] == [4] * ROUND_PARTS
+    a_round(an_outbox(port, connections=16), [Speaker(name, [(20, 1)]) for name in range(12)])
+    assert [len(call) for call in port.calls] == [8, 4]
 
 
-def test_the_other_side_has_something_to_do_meanwhile() -> None:
-    """Whatever is large leaves at once, and the first small ones when a part of the round has spoken."""
+@pytest.mark.parametrize(
+    ("connections", "in_the_round", "expected"),
+    [
+        (4, 4, 2),
+        (16, 16, 8),
+        (16, 10, 8),
+        (1_000, 1_000, MOST_GATHERED),
+        # most are idle
+        (1_000, 10, 5),
+        (1_000, int(1_000 * BUSY_PART), MOST_GATHERED),
+    ],
+)
+def test_the_other_side_has_something_to_do_meanwhile(connections: int, in_the_round: int, expected: int) -> None:
     port = Port()
-    outbox = an_outbox(port)
-    outbox.begin_round(1_000)
-    for name in range(MOST_GATHERED):
+    outbox = an_outbox(port, connections)
+    outbox.begin_round(in_the_round)
+    for name in range(expected):
         assert not port.calls
         outbox.transmit(Speaker(name, [(20, 1)]), None)  # type: ignore[arg-type]
-    assert [len(call) for call in port.calls] == [MOST_GATHERED]
-    outbox.begin_round(ROUND_PARTS * 3)
-    outbox.transmit(Speaker(1, [(20, 1)]), None)  # type: ignore[arg-type]
-    assert len(port.calls) == 1
-    outbox.transmit(Speaker(2, [(SMALL_BYTES, 1)]), None)  # type: ignore[arg-type]
-    assert len(port.calls) == 3
+    assert [len(call) for call in port.calls] == [expected]
 
 
-@pytest.mark.parametrize("connections", [1, ROUND_PARTS])
-def test_few_connections_wait_for_nobody(connections: int) -> None:
+def test_what_is_large_does_not_wait_for_others() -> None:
     port = Port()
     outbox = an_outbox(port)
-    outbox.begin_round(connections)
+    outbox.begin_round(6)
+    outbox.transmit(Speaker(1, [(20, 1)]), None)  # type: ignore[arg-type]
+    assert not port.calls
+    outbox.transmit(Speaker(2, [(SMALL_BYTES, 1)]), None)  # type: ignore[arg-type]
+    assert [len(call[0]) for call in port.calls] == [20, SMALL_BYTES]
+
+
+@pytest.mark.parametrize(("connections", "in_the_round"), [(3, 3), (8, 1), (100, 3)])
+def test_few_connections_wait_for_nobody(connections: int, in_the_round: int) -> None:
+    port = Port()
+    outbox = an_outbox(port, connections)
+    outbox.begin_round(in_the_round)
     outbox.transmit(Speaker(1, [(20, 1)]), None)  # type: ignore[arg-type]
     assert len(port.calls) == 1
 
@@ -148,24 +175,24 @@ def test_nothing_waits_where_it_would_save_nothing() -> None:
 
 def test_addresses_and_sizes_are_not_mixed() -> None:
     port = Port()
-    speakers = [Speaker(name, [(20 + name % 2, 1)], (HERE, THERE)[name // 2 % 2]) for name in range(8 * ROUND_PARTS)]
-    a_round(an_outbox(port), speakers)
-    assert Counter(address for address, _ in port.left) == {HERE: 4 * ROUND_PARTS, THERE: 4 * ROUND_PARTS}
-    assert [len(call) for call in port.calls] == [2] * 4 * ROUND_PARTS
+    speakers = [Speaker(name, [(20 + name % 2, 1)], (HERE, THERE)[name // 2 % 2]) for name in range(16)]
+    a_round(an_outbox(port, connections=16), speakers)
+    assert Counter(address for address, _ in port.left) == {HERE: 8, THERE: 8}
+    assert [len(call) for call in port.calls] == [2] * 8
 
 
 def test_a_message_leaves_before_the_fin_behind_it() -> None:
     """Although FINs of others were gathered before the message was."""
     port = Port()
     speakers = [Speaker(0, [(20, 1)]), *(Speaker(name, [(200, 1), (20, 1)]) for name in range(1, 33))]
-    a_round(an_outbox(port), speakers)
+    a_round(an_outbox(port, connections=33), speakers)
     for name in range(1, 33):
         assert [len(datagram) for datagram in said(port)[str(name).encode()]] == [200, 20]
     assert len(port.calls) < len(port.left) / 2
 
 
 def test_the_end_of_a_port_does_not_swallow_what_was_gathered() -> None:
-    outbox = an_outbox(Port())
+    outbox = an_outbox(Port(), connections=100)
     speaker: Any = Speaker(1, [(20, 1)])
     outbox.begin_round(100)
     outbox.transmit(speaker, None)

@@ -23,10 +23,11 @@ from txutp.core.multiplexer import Multiplexer
 # most, and they shall not wait.
 SMALL_BYTES = 256
 
-# So many are gathered at most, and not more than this part of a round: the other side has to have something to do while
-# we go on.
+# So many are gathered at most, and not for more than half of the connections: the other side has something to do then
+# while we go on, and both work all the time.  If a round is less than this part of the connections, most of them are
+# idle, and those of the round are all that count.
 MOST_GATHERED = 32
-ROUND_PARTS = 3
+BUSY_PART = 1 / 4
 
 NO_ROUTE = {
     errno.ENETUNREACH,
@@ -60,8 +61,12 @@ class Outbox:
     def begin_round(self, connections: int) -> None:
         """So many connections are about to be asked what they have."""
         self._limit = 0
-        if connections >= 2 * ROUND_PARTS and self.port is not None and self.port.offload_send:
-            self._limit = min(connections // ROUND_PARTS, MOST_GATHERED)
+        if connections > 1 and self.port is not None and self.port.offload_send:
+            busy = len(self._multiplexer)
+            if connections < BUSY_PART * busy:
+                busy = connections
+            if busy > 3:
+                self._limit = min(busy // 2, MOST_GATHERED)
 
     def transmit(self, connection: Connection, owner: Any) -> None:
         """Send what the connection has; let a waiting producer add to it in time for full bursts."""
