@@ -27,7 +27,7 @@ class Sizes:
     rate_seconds: float = 8.0
     rates_megabits: tuple[int, ...] = (20, 100, 1000)
     loss_bytes: int = 64 << 20
-    visits: int = 4_000
+    visits: int = 10_000
     visits_at_once: tuple[int, ...] = (1, 16, 256)
     messages: int = 5_000
     crowds: tuple[int, ...] = (100, 1000)

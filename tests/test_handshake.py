@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import pytest
 from twisted.internet import error
+from twisted.python.failure import Failure
 
 from tests.support import (
     CLIENT,
@@ -130,6 +132,22 @@ def test_connecting_gives_up_after_the_timeout() -> None:
     assert scene.failures[0].check(error.TimeoutError)
     assert scene.client_reactor.getDelayedCalls() == []
     assert not [port for port in scene.network.ports if port[0] == CLIENT]
+
+
+def test_connecting_gives_up_although_our_own_socket_takes_nothing() -> None:
+    network = Network(1)
+    failures: list[Failure] = []
+    UTPClientEndpoint(network.reactor(CLIENT), SERVER, PORT, timeout=5).connect(Accepting()).addErrback(failures.append)
+    (port,) = network.ports.values()
+
+    def refuse(packet: bytes, addr: Any = None) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    port.write = refuse  # type: ignore[method-assign]
+    network.run(4.9)
+    assert not failures
+    network.run(0.2)
+    assert failures[0].check(error.TimeoutError)
 
 
 def test_a_syn_whose_id_is_a_live_receive_id_is_another_connection() -> None:
