@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import reactor
+from twisted.internet import error, reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 
-from tests.support import Accepting
+from tests.support import CLIENT, PORT, SERVER, Accepting, Stream
 from txutp import UTPClientEndpoint, listenUTP
 from txutp.core.batch import Batch
 from txutp.core.connection import CLOSED, CONNECTED, SYN_SENT
@@ -24,6 +26,7 @@ from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import Settings
 from txutp.offload import UDP_SEGMENT, has_option
 from txutp.outbox import BUSY_PART, MOST_GATHERED, SMALL_BYTES, Outbox
+from txutp.testing import Link, Network
 
 HERE = ("127.0.0.1", 6881)
 THERE = ("127.0.0.1", 6882)
@@ -247,6 +250,103 @@ def test_everything_leaves_once_and_in_order(says: list[Any], takes: list[int]) 
         a_round(outbox, [*touched, *outbox._multiplexer.touched])
         outbox._multiplexer.touched = []
     assert said(port) == expected
+
+
+@dataclass
+class Clients:
+    """So many clients that leave from one listening port, which gathers, and a server on another host."""
+
+    count: int
+    seed: int = 1
+    protocol: type[Stream] = Stream
+
+    def __post_init__(self) -> None:
+        self.network = Network(self.seed)
+        self.network.connect(CLIENT, SERVER, Link(delay_us=5_000))
+        self.accepting = Accepting()
+        listenUTP(self.network.reactor(SERVER), PORT, self.accepting)
+        self.connecting = Accepting(self.protocol)
+        reactor = self.network.reactor(CLIENT)
+        self.port = listenUTP(reactor, PORT, Accepting())
+        for _ in range(self.count):
+            endpoint = UTPClientEndpoint(reactor, SERVER, PORT, bindAddress=("", PORT))
+            endpoint.connect(self.connecting)
+        self.utp: Any = self.port._utp
+        self.utp.port.offload_send = True  # each still leaves alone here
+        self.sent: list[bytes] = []
+        self.refusals = 0.0
+        self.chance = random.Random(self.seed)
+        self.write = self.utp.transport.write
+        self.utp.transport.write = self.write_or_refuse
+
+    def write_or_refuse(self, packet: bytes, addr: Any = None) -> None:
+        if self.chance.random() < self.refusals:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        self.sent.append(packet)
+        self.write(packet, addr)
+
+    def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
+        return self.network.run(seconds, until)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_streams_of_one_port_arrive_although_the_socket_is_often_full(seed: int) -> None:
+    """With real connections: what was gathered and refused comes again, the messages and the FINs behind them."""
+    clients = Clients(20, seed)
+    clients.refusals = 0.4
+    streams = clients.connecting.made
+    assert clients.run(5, until=lambda: len(streams) == 20)
+    messages = [b"%d " % number * (1 + number * 20) for number in range(20)]
+    for stream, message in zip(streams, messages, strict=True):
+        stream.transport.write(message)  # type: ignore[union-attr]
+        stream.transport.loseConnection()  # type: ignore[union-attr]
+    clients.run(30, until=lambda: all(stream.lost for stream in streams))
+    assert {stream.lost_type for stream in streams} == {error.ConnectionDone}
+    assert sorted(bytes(stream.received) for stream in clients.accepting.made) == sorted(messages)
+    assert clients.utp.multiplexer.counters.sends_refused > 20
+
+
+def test_a_port_that_closes_with_its_last_connection_sends_all_last_acks() -> None:
+    """The fifth of them waits for another one when the port goes."""
+    clients = Clients(5)
+    streams = clients.connecting.made
+    assert clients.run(5, until=lambda: len(streams) == 5)
+    clients.run(1)
+    clients.port.stopListening()
+    for stream in streams:
+        stream.transport.loseConnection()  # type: ignore[union-attr]
+    assert clients.run(1, until=lambda: all(stream.lost for stream in streams))
+    assert clients.utp.port is None
+    clients.run(0.006)
+    assert [stream.lost_type for stream in clients.accepting.made] == [error.ConnectionDone] * 5
+
+
+class Closing(Stream):
+    """The fourth to get something lets the port go, as a port does that somebody stops."""
+
+    clients: Clients
+    deliveries_together = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        Closing.deliveries_together += 1
+        if Closing.deliveries_together == 4:
+            before = len(self.clients.sent)
+            self.clients.utp.farewell()
+            Closing.left_at_once = len(self.clients.sent) - before
+
+
+def test_a_port_that_is_stopped_in_the_middle_of_a_round_sends_what_was_gathered() -> None:
+    """Two acks have left, and the third waits for the fourth."""
+    Closing.deliveries_together = 0
+    clients = Clients(5, protocol=Closing)
+    Closing.clients = clients
+    assert clients.run(5, until=lambda: len(clients.connecting.made) == len(clients.accepting.made) == 5)
+    clients.run(1)
+    for stream in clients.accepting.made:
+        stream.transport.write(b"x")  # type: ignore[union-attr]
+    clients.run(0.006)
+    assert Closing.left_at_once == 1
 
 
 @pytest_twisted.ensureDeferred

@@ -1,7 +1,8 @@
 """What leaves: some datagrams of equal size for one address.
 
-A connection makes a batch, the shell sends it at once and tells the connection if the socket refused some of it.  So
-a batch is never stored, and its buffers may lie in memory that the next batch uses again.
+A connection makes a batch, the shell sends it and tells the connection if the socket refused some of it.  A single
+datagram may wait for others like it until the end of the turn.  A run of several is sent before the next one is made,
+by whichever connection, for its buffers may lie in memory that the next run uses again.
 """
 
 from __future__ import annotations

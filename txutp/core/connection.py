@@ -4,7 +4,8 @@ Who calls it
     The multiplexer gives it packets (``receive``, ``receive_reset``) and wakes it at ``deadline_us``
     (``handle_timeout``).  The shell gives it the application's wishes (``write``, ``shutdown``, ``close``, ``abort``),
     takes stream bytes (``take``) and then pulls datagrams (``next_batch``) until there are none.  If the socket
-    refuses some of a batch, the shell says so at once with ``refuse``: what did not leave was never sent.
+    refuses some of a batch, the shell says so with ``refuse``, of the last one first: what did not leave was never
+    sent.
 
 States
     Four, and two numbers.  The legal moves are in ``MOVES``::
@@ -534,7 +535,7 @@ class Connection:
     def next_batch(self, now_us: int) -> Batch | None:
         """The next datagrams to send, None when there is nothing to send now.
 
-        They count as sent.  The batch is valid until the next call.
+        They count as sent.  A batch of several is valid until the next one of several is made, see ``batch.py``.
         """
         if self.state == CONNECTED:
             sending = self.sending

@@ -52,8 +52,7 @@ MAXIMUM_TOMBSTONES = 10_000
 
 # What is left of a connection that ended well, to answer its late packets: until when, the ack of all that it received,
 # its send id, the sequence number behind its FIN, and its window.  Thousands may rest here, so they are small.
-TOMBSTONE = struct.Struct("=QHHHI")
-NO_TOMBSTONE = bytes(TOMBSTONE.size)
+TOMBSTONE = struct.Struct("=qHHHI")
 
 # Of whose connections they are: where a packet for one comes from, and the id in it.
 Key = tuple[Address, int]
@@ -333,9 +332,9 @@ class Multiplexer:
     def _receive_unknown(self, kind: int, address: Address, connection_id: int, sequence: int, now_us: int) -> None:
         """A packet for no connection: one of the past is acknowledged once more, others learn that nobody is here."""
         self.counters.dropped_unknown += 1
-        tombstone = self._tombstones.get((address, connection_id), NO_TOMBSTONE)
-        expires_us, ack, send_id, next_sequence, window_bytes = TOMBSTONE.unpack(tombstone)
-        if now_us < expires_us:
+        tombstone = self._tombstones.get((address, connection_id))
+        if tombstone is not None and now_us < TOMBSTONE.unpack(tombstone)[0]:
+            expires_us, ack, send_id, next_sequence, window_bytes = TOMBSTONE.unpack(tombstone)
             is_new = 0 < (sequence - ack & MASK16) < 0x8000
             if kind == ST_DATA and is_new:
                 # It writes on, and nobody will ever read that: better it knows.
