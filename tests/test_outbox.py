@@ -25,7 +25,7 @@ from txutp.core.connection import CLOSED, CONNECTED, SYN_SENT
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import Settings
 from txutp.offload import UDP_SEGMENT, has_option
-from txutp.outbox import BUSY_PART, MOST_GATHERED, SMALL_BYTES, Outbox
+from txutp.outbox import BUSY_PART, LONGEST_WAIT_US, MOST_GATHERED, SMALL_BYTES, Outbox
 from txutp.testing import Link, Network
 
 HERE = ("127.0.0.1", 6881)
@@ -98,8 +98,8 @@ class Crowd(Multiplexer):
         return self.size
 
 
-def an_outbox(port: Port, connections: int = 8) -> Outbox:
-    outbox = Outbox(Crowd(connections), lambda: 0)
+def an_outbox(port: Port, connections: int = 8, now_us: Callable[[], int] = lambda: 0) -> Outbox:
+    outbox = Outbox(Crowd(connections), now_us)
     outbox.port = port
     return outbox
 
@@ -146,6 +146,17 @@ def test_the_other_side_has_something_to_do_meanwhile(connections: int, in_the_r
         assert not port.calls
         outbox.transmit(Speaker(name, [(20, 1)]), None)  # type: ignore[arg-type]
     assert [len(call) for call in port.calls] == [expected]
+
+
+def test_nobody_waits_long_for_an_application_that_is_slow_to_answer_others() -> None:
+    port = Port()
+    clock = [0]
+    outbox = an_outbox(port, connections=100, now_us=lambda: clock[0])
+    outbox.begin_round(100)
+    for wait_us, expected in ((0, 0), (LONGEST_WAIT_US - 1, 0), (1, 3), (LONGEST_WAIT_US, 3), (1, 3)):
+        clock[0] += wait_us
+        outbox.transmit(Speaker(1, [(20, 1)]), None)  # type: ignore[arg-type]
+        assert len(port.left) == expected
 
 
 def test_what_is_large_does_not_wait_for_others() -> None:

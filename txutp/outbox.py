@@ -29,6 +29,9 @@ SMALL_BYTES = 256
 MOST_GATHERED = 32
 BUSY_PART = 1 / 4
 
+# An application that is slow to answer some shall not hold up what others wait for.
+LONGEST_WAIT_US = 2_000
+
 NO_ROUTE = {
     errno.ENETUNREACH,
     errno.EHOSTUNREACH,
@@ -54,6 +57,7 @@ class Outbox:
         self._bundles: list[Bundle] = []  # in the order in which they leave
         self._newest: dict[tuple[Address, int, int], int] = {}  # the last bundle of each kind, as its place in the list
         self._gathered = 0
+        self._gathering_since_us = 0
         self._limit = 0  # so many gathered ones leave
 
     # -- called by UTPProtocol --
@@ -78,11 +82,12 @@ class Outbox:
                 return
             if hungry:
                 owner.refill()
-            batch = connection.next_batch(self._now_us())
+            now_us = self._now_us()
+            batch = connection.next_batch(now_us)
             if batch is None:
                 return
             if self._limit and batch.count == 1 and batch.datagram_bytes < SMALL_BYTES:
-                place = self._gather(connection, batch, place)
+                place = self._gather(connection, batch, place, now_us)
             else:
                 self._bundles.append([(connection, batch)])
                 self.flush()
@@ -122,7 +127,7 @@ class Outbox:
 
     # -- bundles --
 
-    def _gather(self, connection: Connection, batch: Batch, place: int) -> int:
+    def _gather(self, connection: Connection, batch: Batch, place: int, now_us: int) -> int:
         """Put a small datagram to others like it.
 
         It has to leave behind those that are in the first bundles, up to that at ``place``; gives where it is itself.
@@ -134,8 +139,10 @@ class Outbox:
         else:
             self._newest[kind] = found = len(self._bundles)
             self._bundles.append([(connection, batch)])
+        if not self._gathered:
+            self._gathering_since_us = now_us
         self._gathered += 1
-        if self._gathered < self._limit:
+        if self._gathered < self._limit and now_us < self._gathering_since_us + LONGEST_WAIT_US:
             return found
         self.flush()
         return 0
