@@ -475,7 +475,7 @@ def test_of_several_listeners_the_one_on_the_way_to_the_peer_is_taken() -> None:
     ports, listening = SharedPorts(), []
     for host in ("192.0.2.1", "127.0.0.1", "198.51.100.1"):
         utp: Any = UTPProtocol(reactor, accept=lambda connection: None)
-        utp.port, utp.port_address = utp, IPv4Address("UDP", host, PORT)
+        utp._outbox.port, utp.port_address = utp, IPv4Address("UDP", host, PORT)
         listening.append(utp)
         ports.add(host, utp)
     assert ports.listening(("127.0.0.1", 9), "0.0.0.0", PORT) is listening[1]

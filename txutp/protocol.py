@@ -85,7 +85,6 @@ class UTPProtocol(DatagramProtocol):
         self.multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
         self.multiplexer.listening = accept is not None
         self._outbox = Outbox(self.multiplexer, self.now_us)
-        self.port: Any = None  # an IBatchPort while started
         self.port_address: Any = None  # what it is bound to; kept when it is gone
         self._joiner = RunJoiner(self.datagrams_received)
         self._settling = False
@@ -106,6 +105,11 @@ class UTPProtocol(DatagramProtocol):
     def logPrefix(self) -> str:
         return self._prefix or self.__class__.__name__
 
+    @property
+    def port(self) -> Any:
+        """The UDP port, as an ``IBatchPort``; None while there is none."""
+        return self._outbox.port
+
     # -- called by the UDP port --
 
     @property
@@ -115,7 +119,7 @@ class UTPProtocol(DatagramProtocol):
     def startProtocol(self) -> None:
         transport: Any = self.transport
         self.port_address = transport.getHost()
-        self.port = self._outbox.port = batch_port_of(transport, self, self.reactor)
+        self._outbox.port = batch_port_of(transport, self, self.reactor)
         if self.port.granted_receive_bytes:
             self.multiplexer.limit_buffer(int(PAYLOAD_SHARE * self.port.granted_receive_bytes))
         if IReactorCore.providedBy(self.reactor):
@@ -123,7 +127,7 @@ class UTPProtocol(DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """The UDP port is gone: every connection hears it, and no timer is left."""
-        self.port = self._outbox.port = None
+        self._outbox.port = None
         if self._shutdown_trigger is not None:
             self.reactor.removeSystemEventTrigger(self._shutdown_trigger)
             self._shutdown_trigger = None
@@ -225,8 +229,7 @@ class UTPProtocol(DatagramProtocol):
             self._check_empty()
             raise
         connection.owner = owner
-        if not self._settling:
-            self._settle_soon()
+        self.touch(connection)
         return connection
 
     def give_up(self, connection: Connection) -> None:
@@ -479,8 +482,7 @@ class UTPProtocol(DatagramProtocol):
         self._outbox.flush()
         self._send_replies()
         # nobody may begin anything on a port that is on its way out
-        port = self.port
-        self.port = self._outbox.port = None
+        port, self._outbox.port = self.port, None
         port.close()
 
     def _check_quiet(self) -> None:

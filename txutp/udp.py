@@ -72,8 +72,8 @@ READ_BYTES = 256 * 1024
 READ_CALLS = 256
 READ_CALLS_EACH = 4
 
-# Asking for a datagram that is not there costs as much as a small one.  While they come alone, as in a conversation,
-# we ask only in each turn of so many; what we miss meanwhile the reactor tells us at once.
+# Asking for a datagram that is not there costs as much as a small one.  While they come alone and fit a frame, as in a
+# conversation, we ask only in each turn of so many; what we miss meanwhile the reactor tells us at once.
 LOOK_AGAIN = 4
 LONE_BYTES = 1_500
 
@@ -197,7 +197,7 @@ class BatchPort(BatchSender, udp.Port):
         self.granted_send_bytes = 0
         self._overflows = 0  # datagrams that the kernel has dropped so far, modulo 2**32
         self._leaving = False
-        self._lone_reads = 0  # in a row, of one small datagram with nothing behind it
+        self._lone_reads = 0  # in a row, of one such datagram with nothing behind it
         self._reading_again: IDelayedCall | None = None
         self._trying_again: IDelayedCall | None = None  # to send
         self._joiner = RunJoiner(protocol.datagrams_received)

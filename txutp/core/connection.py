@@ -560,7 +560,10 @@ class Connection:
         return None
 
     def refuse(self, batch: Batch, accepted: int) -> None:
-        """The socket took only the first ``accepted`` datagrams of the last batch: the others were never sent."""
+        """The socket took only the first ``accepted`` datagrams of a batch: the others were never sent.
+
+        It is the last batch that was not refused yet.
+        """
         run: Run | None
         due, run, index = batch.note
         missing = batch.count - accepted

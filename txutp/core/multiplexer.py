@@ -54,7 +54,7 @@ MAXIMUM_TOMBSTONES = 10_000
 # its send id, the sequence number behind its FIN, and its window.  Thousands may rest here, so they are small.
 TOMBSTONE = struct.Struct("=qHHHI")
 
-# Of whose connections they are: where a packet for one comes from, and the id in it.
+# What finds a connection: where its packets come from, and the id in them.
 Key = tuple[Address, int]
 
 # Where the last ack of a connection may be lost, somebody has to be here to repeat it for so many close timeouts:
@@ -333,25 +333,26 @@ class Multiplexer:
         """A packet for no connection: one of the past is acknowledged once more, others learn that nobody is here."""
         self.counters.dropped_unknown += 1
         tombstone = self._tombstones.get((address, connection_id))
-        if tombstone is not None and now_us < TOMBSTONE.unpack(tombstone)[0]:
-            expires_us, ack, send_id, next_sequence, window_bytes = TOMBSTONE.unpack(tombstone)
-            is_new = 0 < (sequence - ack & MASK16) < 0x8000
-            if kind == ST_DATA and is_new:
-                # It writes on, and nobody will ever read that: better it knows.
-                self._reset(address, connection_id, sequence, now_us)
-            elif kind != ST_STATE:
-                # its FIN may come only now, behind what we know
-                if is_new:
-                    ack = sequence
-                    self._tombstones[address, connection_id] = TOMBSTONE.pack(
-                        expires_us, ack, send_id, next_sequence, window_bytes
-                    )
-                # numbered behind our FIN and like it, see Connection._receive_data
-                for number in (next_sequence, next_sequence - 1):
-                    header = encode_header(ST_STATE, send_id, now_us, 0, window_bytes, number, ack)
-                    self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
+        past = None if tombstone is None else TOMBSTONE.unpack(tombstone)
+        if past is None or now_us >= past[0]:
+            self._reset(address, connection_id, sequence, now_us)
             return
-        self._reset(address, connection_id, sequence, now_us)
+        expires_us, ack, send_id, next_sequence, window_bytes = past
+        is_new = 0 < (sequence - ack & MASK16) < 0x8000
+        if kind == ST_DATA and is_new:
+            # It writes on, and nobody will ever read that: better it knows.
+            self._reset(address, connection_id, sequence, now_us)
+        elif kind != ST_STATE:
+            # its FIN may come only now, behind what we know
+            if is_new:
+                ack = sequence
+                self._tombstones[address, connection_id] = TOMBSTONE.pack(
+                    expires_us, ack, send_id, next_sequence, window_bytes
+                )
+            # numbered behind our FIN and like it, see Connection._receive_data
+            for number in (next_sequence, next_sequence - 1):
+                header = encode_header(ST_STATE, send_id, now_us, 0, window_bytes, number, ack)
+                self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
 
     def _reset(self, address: Address, connection_id: int, sequence: int, now_us: int) -> None:
         """A RESET to an unknown sender, no longer than what it sent, a limited number each second."""
