@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -19,6 +22,18 @@ SERVER = "10.0.0.1"
 CLIENT = "10.0.0.2"
 PORT = 6881
 WINDOW = 1 << 20
+
+
+async def pause(seconds: float = 0.01) -> None:
+    await deferLater(reactor, seconds)
+
+
+async def until(true: Callable[[], object], seconds: float = 10) -> None:
+    """Wait for something; fails if it does not come."""
+    end = reactor.seconds() + seconds  # type: ignore[attr-defined]
+    while not true():
+        assert reactor.seconds() < end  # type: ignore[attr-defined]
+        await pause()
 
 
 class Stream(Protocol):

@@ -16,14 +16,10 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
-from tests.support import PORT, SERVER, Accepting, Leaving, Pair, ScriptedServer
+from tests.support import PORT, SERVER, Accepting, Leaving, Pair, ScriptedServer, pause
 from txutp import Ledbat, LedbatPlusPlus, Settings, UTPClientEndpoint, UTPServerEndpoint
 
 LOCAL = "127.0.0.1"
-
-
-async def pause(seconds: float = 0.01) -> None:
-    await deferLater(reactor, seconds)
 
 
 @pytest.mark.parametrize(

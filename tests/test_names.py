@@ -13,10 +13,9 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ServerEndpoint, clientFromString, connectProtocol
 from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.protocol import ClientFactory, Protocol
-from twisted.internet.task import deferLater
 from zope.interface import alsoProvides
 
-from tests.support import CLIENT, PORT, Accepting, ScriptedPeer, Stream
+from tests.support import CLIENT, PORT, Accepting, ScriptedPeer, Stream, until
 from txutp import Settings, UTPClientEndpoint, connectUTP, listenUTP
 from txutp.client import Candidates, alternating
 from txutp.core.packet import ST_RESET, ST_SYN
@@ -24,14 +23,6 @@ from txutp.testing import Link, Network, Recorder
 
 V6 = ["fd00::1", "fd00::2", "fd00::3"]
 V4 = ["10.0.0.11", "10.0.0.12", "10.0.0.13"]
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for something; fails if it does not come."""
-    end = reactor.seconds() + 10  # type: ignore[attr-defined]
-    while not true():
-        assert reactor.seconds() < end  # type: ignore[attr-defined]
-        await deferLater(reactor, 0.01)
 
 
 class Resolver:

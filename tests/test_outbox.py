@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import random
-import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import error, reactor
 from twisted.internet.defer import gatherResults
-from twisted.internet.task import deferLater
 
-from tests.support import CLIENT, PORT, SERVER, Accepting, Stream
+from tests.support import CLIENT, PORT, SERVER, Accepting, Stream, until
 from txutp import UTPClientEndpoint, listenUTP
 from txutp.core.batch import Batch
 from txutp.core.connection import CLOSED, CONNECTED, SYN_SENT
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import Settings
-from txutp.offload import UDP_SEGMENT, has_option
 from txutp.outbox import BUSY_PART, LONGEST_WAIT_US, MOST_GATHERED, SMALL_BYTES, Outbox
 from txutp.testing import Link, Network
 
@@ -41,7 +38,6 @@ class Speaker:
         self.state = CONNECTED
         self.touched = False
         self.failures: list[int] = []
-        self.too_large_calls = 0
         self.says = [[f"{name} {number}".encode().ljust(size)] * count for number, (size, count) in enumerate(says)]
         self.given: list[Batch] = []
 
@@ -59,9 +55,6 @@ class Speaker:
 
     def fail(self, reason: int) -> None:
         self.failures.append(reason)
-
-    def too_large(self, batch: Batch) -> None:
-        self.too_large_calls += 1
 
 
 class Port:
@@ -205,7 +198,7 @@ def test_a_message_leaves_before_the_fin_behind_it() -> None:
     assert len(port.calls) < len(port.left) / 2
 
 
-def test_the_end_of_a_port_does_not_swallow_what_was_gathered() -> None:
+def test_what_was_gathered_for_a_port_that_is_gone_is_no_error() -> None:
     outbox = an_outbox(Port(), connections=100)
     speaker: Any = Speaker(1, [(20, 1)])
     outbox.begin_round(100)
@@ -254,12 +247,11 @@ def test_everything_leaves_once_and_in_order(says: list[Any], takes: list[int]) 
         if speaker.says
     }
     a_round(outbox, speakers)
+    multiplexer = outbox._multiplexer
     for _ in range(len(takes)):
-        touched = outbox._multiplexer.touched
-        outbox._multiplexer.touched = []
         outbox.writable()
-        a_round(outbox, [*touched, *outbox._multiplexer.touched])
-        outbox._multiplexer.touched = []
+        touched, multiplexer.touched = multiplexer.touched, []
+        a_round(outbox, touched)
     assert said(port) == expected
 
 
@@ -332,32 +324,29 @@ def test_a_port_that_closes_with_its_last_connection_sends_all_last_acks() -> No
     assert [stream.lost_type for stream in clients.accepting.made] == [error.ConnectionDone] * 5
 
 
-class Closing(Stream):
-    """The fourth to get something lets the port go, as a port does that somebody stops."""
-
-    clients: Clients
-    deliveries_together = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        super().dataReceived(data)
-        Closing.deliveries_together += 1
-        if Closing.deliveries_together == 4:
-            before = len(self.clients.sent)
-            self.clients.utp.farewell()
-            Closing.left_at_once = len(self.clients.sent) - before
-
-
 def test_a_port_that_is_stopped_in_the_middle_of_a_round_sends_what_was_gathered() -> None:
-    """Two acks have left, and the third waits for the fourth."""
-    Closing.deliveries_together = 0
+    """At the fourth delivery two acks have left, and the third waits for the fourth."""
+    deliveries = 0
+    left_at_once: list[int] = []
+
+    class Closing(Stream):
+        """The fourth to get something lets the port go, as a port does that somebody stops."""
+
+        def dataReceived(self, data: bytes) -> None:
+            nonlocal deliveries
+            deliveries += 1
+            if deliveries == 4:
+                before = len(clients.sent)
+                clients.utp.farewell()
+                left_at_once.append(len(clients.sent) - before)
+
     clients = Clients(5, protocol=Closing)
-    Closing.clients = clients
     assert clients.run(5, until=lambda: len(clients.connecting.made) == len(clients.accepting.made) == 5)
     clients.run(1)
     for stream in clients.accepting.made:
         stream.transport.write(b"x")  # type: ignore[union-attr]
     clients.run(0.006)
-    assert Closing.left_at_once == 1
+    assert left_at_once == [1]
 
 
 @pytest_twisted.ensureDeferred
@@ -368,25 +357,13 @@ async def test_clients_of_one_port_need_few_system_calls() -> None:
     endpoint = UTPClientEndpoint(reactor, "127.0.0.1", server.getHost().port)
     streams: list[Any] = await gatherResults([endpoint.connect(Accepting()) for _ in range(32)])
     utp = streams[0].transport._utp
+    gathers = utp.port.offload_send
     for number, stream in enumerate(streams):
         stream.transport.write(b"%02d" % number)
         stream.transport.loseConnection()
-    await wait_until(lambda: all(stream.lost for stream in [*streams, *accepting.made]))
+    await until(lambda: all(stream.lost for stream in [*streams, *accepting.made]))
     assert sorted(bytes(stream.received) for stream in accepting.made) == [b"%02d" % number for number in range(32)]
     counters = utp.multiplexer.counters
-    if has_segmentation():
+    if gathers:
         assert counters.send_calls < counters.datagrams_sent / 2
     await server.stopListening()
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await deferLater(reactor, 0.01)
-    raise AssertionError("it never came")
-
-
-def has_segmentation() -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        return has_option(probe, UDP_SEGMENT, None)

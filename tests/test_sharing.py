@@ -16,11 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint, IUDPTransport
 from twisted.internet.protocol import ClientFactory, ConnectedDatagramProtocol, DatagramProtocol
-from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from tests.support import CLIENT, PORT, SERVER, Accepting, HalfStream, Pair, ScriptedPeer, Stream
+from tests.support import CLIENT, PORT, SERVER, Accepting, HalfStream, Pair, ScriptedPeer, Stream, pause, until
 from tests.test_transfer import pattern
 from txutp import (
     AdoptedUTPServerEndpoint,
@@ -40,18 +39,6 @@ from txutp.testing import Datagram, Link, Network, Recorder
 
 LOCAL = "127.0.0.1"
 OTHER_PORT = 7_000
-
-
-async def pause(seconds: float = 0.01) -> None:
-    await deferLater(reactor, seconds)
-
-
-async def until(true: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for something; fails if it does not come."""
-    end = reactor.seconds() + seconds  # type: ignore[attr-defined]
-    while not true():
-        assert reactor.seconds() < end  # type: ignore[attr-defined]
-        await pause()
 
 
 class Scene:
