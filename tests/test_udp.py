@@ -27,6 +27,7 @@ from txutp.core.packet import ST_STATE, Packet, parse_untrusted
 from txutp.offload import UDP_GRO, UDP_SEGMENT, has_option
 from txutp.port import UTPServerTransport
 from txutp.udp import (
+    LONE_BYTES,
     LOOK_AGAIN,
     READ_CALLS,
     BatchPort,
@@ -218,24 +219,26 @@ def test_a_turn_reads_enough_for_all_connections() -> None:
     port.close()
 
 
-def test_in_a_conversation_the_socket_is_seldom_asked_in_vain() -> None:
+@pytest.mark.parametrize("size", [20, 1_000, LONE_BYTES])
+def test_in_a_conversation_the_socket_is_seldom_asked_in_vain(size: int) -> None:
     port, received = batch_port()
     queued = Queued(port)
 
     for _ in range(4 * LOOK_AGAIN):
-        queued.arrived.append(bytes(20))
+        queued.arrived.append(bytes(size))
         port.doRead()
     assert len(received.reads) == 4 * LOOK_AGAIN
     assert queued.asked == 5 * LOOK_AGAIN
+    assert {stride for _, stride, _ in received.reads} == {0}, "one that is alone is no run"
 
     # when several come at once it takes a few turns to see it, and then each reads all
-    queued.arrived = [bytes(20)] * 10
+    queued.arrived = [bytes(size)] * 10
     turns = 0
     while queued.arrived:
         port.doRead()
         turns += 1
     assert turns <= LOOK_AGAIN
-    queued.arrived = [bytes(20)] * 10
+    queued.arrived = [bytes(size)] * 10
     port.doRead()
     assert not queued.arrived
     port.close()
