@@ -1,7 +1,7 @@
 // The other side of the interop tests: libutp, through utp-native, doing one simple thing.
 //
-//   node peer.js listen VERB [--bytes N] [--connections N]
-//   node peer.js connect PORT VERB [--bytes N] [--connections N] [--greeting TEXT]
+//   node peer.js listen VERB [--bytes N] [--connections N] [--javascript]
+//   node peer.js connect PORT VERB [--bytes N] [--connections N] [--greeting TEXT] [--javascript]
 //
 // VERB is what to do on each connection:
 //
@@ -10,7 +10,8 @@
 //   exchange    send N bytes and end, while reading until the other side ends
 //   send-close  send N bytes and close without waiting for anything
 //
-// TEXT is sent before that. Whoever connects should speak first: libutp as the one who connects sends
+// With --javascript it is the package `utp` instead, an implementation of its own that knows no extensions
+// and no half close. TEXT is sent before that. Whoever connects should speak first: libutp as the one who connects sends
 // not a packet after the handshake until it has data, and as the one who listens cannot write before.
 //
 // Results are lines of JSON. {"port": P} comes first if this side listens; then, for each connection
@@ -139,6 +140,22 @@ const TRANSPORTS = {
     }
   },
 
+  javascript () {
+    const utp = require('utp')
+    return {
+      widen () {},
+      createServer (onconnection) {
+        const server = utp.createServer(onconnection)
+        const listen = server.listen
+        server.listen = (port, host, onlistening) => listen.call(server, port, onlistening)
+        return server
+      },
+      createClient () {
+        return { connect: (port) => utp.connect(port, HOST), close () {} }
+      }
+    }
+  },
+
   tcp () {
     const net = require('net')
     const allowHalfOpen = true
@@ -157,7 +174,8 @@ const { positionals, values } = parseArgs({
   options: {
     bytes: { type: 'string', default: '0' },
     connections: { type: 'string', default: '1' },
-    greeting: { type: 'string', default: '' }
+    greeting: { type: 'string', default: '' },
+    javascript: { type: 'boolean', default: false }
   }
 })
 const role = positionals[0]
@@ -170,7 +188,7 @@ const start = (stream, tally) => {
   }
   verb(stream, tally, Number(values.bytes))
 }
-const transport = TRANSPORTS[process.env.TXUTP_INTEROP_TRANSPORT || 'utp']()
+const transport = TRANSPORTS[values.javascript ? 'javascript' : process.env.TXUTP_INTEROP_TRANSPORT || 'utp']()
 
 if (role === 'listen') {
   listen(transport, start, connections)

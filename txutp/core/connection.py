@@ -79,6 +79,9 @@ REASON_NAMES = (
 # What has to be sent besides data; bits of `_due`.
 SYN_DUE, SYN_ACK_DUE, ACK_DUE, FIN_ACK_DUE, KEEPALIVE_DUE, RESET_DUE = (1 << bit for bit in range(6))
 
+# What a STATE said besides, in the note of its batch; nothing of it happened if the socket refuses the STATE.
+SHOWN, WELCOMED = (1 << bit for bit in range(6, 8))
+
 # libutp accepts acks that are so many packets older than what it knows; so reordered acks still count.
 ACK_SLACK = 3
 
@@ -88,6 +91,9 @@ SYN_TRIES_PER_ID = 2
 # Every peer takes datagrams that fit one frame; larger ones are welcome only where a peer says so.
 ETHERNET_BYTES = 1_500
 WELCOMES = 3
+
+# STATEs that answer an empty selective ack with one: as many as a path that loses every tenth packet needs.
+ANSWERS = 3
 
 # Nothing but our FIN is unanswered: so many tries, then the peer is gone and nothing was lost.
 FIN_TIMEOUTS = 3
@@ -117,6 +123,8 @@ class Connection:
         "_last_sent_us",
         "_linger_deadline_us",
         "_link_mtu",
+        "_peer_reads_extensions",
+        "_shows",
         "_syn_sent_us",
         "_unheard",
         "_update_backoff",
@@ -207,7 +215,9 @@ class Connection:
 
         # what next_batch has to send besides data
         self._due = 0
-        self._welcomes = 0  # in so many acks the peer hears that it may send large datagrams
+        self._peer_reads_extensions = False  # it has sent one itself
+        self._shows = 0  # so many STATEs show the peer that we read extensions
+        self._welcomes = 0  # in so many STATEs the peer hears that it may send large datagrams
 
         # counters
         self.bytes_received = 0  # payload that was new
@@ -414,15 +424,26 @@ class Connection:
         if self._closing:
             self._finish_if_done(now_us)
 
-    def receive_bits(self, bits: bytes) -> None:
-        """What the peer said in EXTENSION_BITS of a packet that was received."""
+    def receive_extensions(self, selective: int | None, bits: bytes) -> None:
+        """The packet that was just received had a selective ack, maybe empty, or EXTENSION_BITS, or both.
+
+        The peer reads extensions then, so it may be sent some.  An empty selective ack asks us to show the same, unless
+        it answers our own question.
+        """
+        mtu = self.sending.mtu
+        if not self._peer_reads_extensions:
+            self._peer_reads_extensions = True
+            if mtu is not None:
+                mtu.peer_reads_extensions = True
+            if selective == 0 and (mtu is None or not mtu.has_asked):
+                self._shows = ANSWERS
         if self.state != CONNECTED:
             return
         if bits == LARGE_WANTED:
             self._welcomes = WELCOMES
             self._due |= ACK_DUE
-        elif bits == LARGE_WELCOME and self.sending.mtu is not None:
-            self.sending.mtu.on_welcome()
+        elif bits == LARGE_WELCOME and mtu is not None:
+            mtu.on_welcome()
 
     def receive_reset(self, ack16: int, now_us: int) -> None:
         """A RESET for this connection; it counts only if its ack shows that the sender sees our packets."""
@@ -569,7 +590,9 @@ class Connection:
         missing = batch.count - accepted
         self.segments_sent -= missing
         if not accepted:
-            self._due |= due
+            self._due |= due & ~(SHOWN | WELCOMED)
+            self._shows += bool(due & SHOWN)
+            self._welcomes += bool(due & WELCOMED)
         if run is None:
             return
         if run.is_fin and index < 0:
@@ -598,12 +621,20 @@ class Connection:
             self.sending.mtu.on_hint(datagram_bytes)
 
     def _next_probe(self, now_us: int) -> Batch | None:
-        """A full packet with padding, to see whether the path carries it."""
+        """A full packet with padding, to see whether the path carries it.
+
+        The peer may have to show first that it reads extensions; a STATE with an empty selective ack asks for it.
+        """
         sending = self.sending
         if sending.mtu is None and not self._begin_mtu_search():
             return None
         probe = sending.next_probe(now_us)
         if probe is None:
+            assert sending.mtu is not None
+            if sending.mtu.question_due:
+                sending.mtu.question_due = False
+                self._shows = 1
+                self._due |= ACK_DUE
             return None
         run, datagram_bytes = probe
         header = bytearray(self._header(ST_DATA, run.first, now_us))
@@ -627,7 +658,9 @@ class Connection:
             interface_bytes = min(link_bytes - ip_overhead_bytes(self.address), RUN_MAXIMUM_BYTES)
             start_bytes = min(start_bytes, interface_bytes)
             sending.set_datagram_bytes(start_bytes)
-        sending.mtu = MtuSearch(start_bytes, min(largest_bytes, interface_bytes), interface_bytes)
+        sending.mtu = MtuSearch(
+            start_bytes, min(largest_bytes, interface_bytes), interface_bytes, self._peer_reads_extensions
+        )
         return True
 
     def _next_run(self, now_us: int) -> Batch | None:
@@ -702,13 +735,17 @@ class Connection:
             self.advertised_bytes,
             sequence,
             self.receiving.next_sequence - 1 - behind,
-            SELECTIVE_ACK if mask or self._welcomes else NO_EXTENSION,
+            SELECTIVE_ACK if mask or self._shows or self._welcomes else NO_EXTENSION,
         )
         if self._welcomes:
             self._welcomes -= 1
+            due |= WELCOMED
             header += encode_selective_ack(mask, EXTENSION_BITS) + encode_bits(LARGE_WELCOME)
-        elif mask:
+        elif mask or self._shows:
             header += encode_selective_ack(mask)
+        if self._shows:
+            self._shows -= 1
+            due |= SHOWN
         return self._give_control(due, header, now_us)
 
     def _header(self, kind: int, sequence: int, now_us: int) -> bytes:
@@ -722,7 +759,7 @@ class Connection:
     def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, now_us: int) -> Batch:
         """A batch with data; its ack makes a pending one needless, unless there is more to tell."""
         due = self._due
-        if due and not self.receiving.early and not self._welcomes:
+        if due and not self.receiving.early and not self._welcomes and not self._shows:
             self._due = due & ~(ACK_DUE | KEEPALIVE_DUE)
             due &= ACK_DUE
         else:

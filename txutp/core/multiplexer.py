@@ -234,18 +234,18 @@ class Multiplexer:
         _, extension, connection_id, timestamp_us, difference_us, window_bytes, sequence, ack = HEADER.unpack_from(data)
         # the whole datagram is parsed before anything changes
         offset = HEADER_BYTES
-        selective = 0
+        mask: int | None = None
         bits = b""
         if extension:
             offset, mask, bits = parse_extensions_untrusted(data, extension)
             if offset < 0:
                 counters.dropped_malformed += 1
                 return True
-            selective = mask or 0
 
         if kind >= ST_RESET:
             if kind == ST_SYN:
-                self._receive_syn(address, connection_id, sequence, timestamp_us, now_us)
+                shown = bool(bits) or mask is not None
+                self._receive_syn(address, connection_id, sequence, timestamp_us, shown, now_us)
             else:
                 self._receive_reset(address, connection_id, ack, now_us)
             return True
@@ -256,6 +256,7 @@ class Multiplexer:
         # a DATA packet may be empty and counts all the same; what a STATE carries is nothing
         payloads = (data[offset:],) if kind == ST_DATA or (kind == ST_FIN and size > offset) else ()
         state = connection.state
+        received = connection.segments_received
         connection.receive(
             kind,
             sequence,
@@ -263,20 +264,25 @@ class Multiplexer:
             window_bytes,
             timestamp_us,
             difference_us,
-            selective,
+            mask or 0,
             payloads,
             size - offset,
             now_us,
         )
-        if bits:
-            connection.receive_bits(bits)
+        if extension and (bits or mask is not None) and connection.segments_received != received:
+            connection.receive_extensions(mask, bits)
         if state != CONNECTED and connection.state != state:
             self._begun(connection)
         self.touch(connection)
         return True
 
-    def _receive_syn(self, address: Address, connection_id: int, sequence: int, timestamp_us: int, now_us: int) -> None:
-        """Somebody wants a connection; they will send to ``connection_id + 1``."""
+    def _receive_syn(
+        self, address: Address, connection_id: int, sequence: int, timestamp_us: int, shown: bool, now_us: int
+    ) -> None:
+        """A peer wants a connection; it will send to ``connection_id + 1``.
+
+        ``shown`` if the SYN itself has extensions, as the SYNs of old versions of uTorrent.
+        """
         for connection in self._opening.get(address, ()):
             connection.hole_opened(now_us)
             self.touch(connection)
@@ -320,6 +326,8 @@ class Multiplexer:
         self._half_open[connection] = None
         self._half_open_per_host[host] = self._half_open_per_host.get(host, 0) + 1
         connection.answer(sequence, timestamp_us, now_us)
+        if shown:
+            connection.receive_extensions(None, b"")
         self.touch(connection)
 
     def _receive_reset(self, address: Address, connection_id: int, ack: int, now_us: int) -> None:

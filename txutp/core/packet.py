@@ -2,6 +2,21 @@
 
 The multiplexer unpacks headers in place and hands the fields on as arguments, because an object per packet costs more
 than everything else that happens to it.  ``Packet`` is the readable form, for tests, traces and the command line.
+
+Extensions that we send, and when (``docs/wire.md`` says why)
+
+    ========================  =======================  ================================================================
+    extension                 packet                   condition
+    ========================  =======================  ================================================================
+    SELECTIVE_ACK with bits   STATE                    packets wait behind a gap; any peer may get it (BEP 29)
+    SELECTIVE_ACK, all zero   STATE, at most three     there is so much to send that a larger datagram is worth a probe
+    SELECTIVE_ACK, all zero   the next three STATEs    the peer has sent the first of its own
+    SELECTIVE_ACK, all zero,  DATA, a probe of the     the peer has sent a SELECTIVE_ACK or EXTENSION_BITS, of any kind
+    EXTENSION_BITS, PADDING   path's MTU
+    EXTENSION_BITS            STATE, three             the peer has asked for it with EXTENSION_BITS in a probe
+    ========================  =======================  ================================================================
+
+    SYN, SYN-ACK, FIN, RESET and all other DATA packets never have one.  Any extension of a peer is skipped if unknown.
 """
 
 from __future__ import annotations
