@@ -117,6 +117,7 @@ class Connection:
         "_closing",
         "_connect_deadline_us",
         "_due",
+        "_fin_acknowledges_eof",
         "_handshake_deadline_us",
         "_headers",
         "_last_received_us",
@@ -189,6 +190,7 @@ class Connection:
         self.fin_requested = False
         self.fin_sequence: int | None = None
         self.eof_sequence: int | None = None
+        self._fin_acknowledges_eof = False  # the peer's FIN had arrived when ours left for the first time
         self._unheard = False  # we answered the SYN-ACK, and do not know whether the peer heard it
         self._closing = False  # the application is gone: incoming data is acknowledged and discarded
 
@@ -254,10 +256,14 @@ class Connection:
 
     @property
     def last_ack_may_be_lost(self) -> bool:
-        """It ended well, but on a path that loses packets: the peer may ask for the ack of its FIN once more."""
+        """It ended well, but on a path that loses packets: the peer may ask for the ack of its FIN once more.
+
+        That cannot be if each transmission of our FIN carried that ack, for the peer has acknowledged one of them.
+        (In TCP the passive closer has no TIME-WAIT for the same reason, RFC 9293 3.6.)
+        """
         lossy = self.sending.losses or self.segments_early
         ended_well = lossy and self.state == CLOSED and self.close_reason == DONE
-        return bool(ended_well and self.at_eof and self.fin_acknowledged)
+        return bool(ended_well and self.at_eof and self.fin_acknowledged and not self._fin_acknowledges_eof)
 
     @property
     def is_bulk(self) -> bool:
@@ -684,6 +690,7 @@ class Connection:
             return None
         run = sending.next_fin(now_us)
         self.fin_sequence = run.first
+        self._fin_acknowledges_eof = self.at_eof
         if self._closing:
             self._finish_if_done(now_us)
         return self._give([self._header(ST_FIN, run.first, now_us)], 1, run, -1, now_us)
