@@ -613,7 +613,7 @@ class Connection:
         run, index = lost
         payload = run.payloads[index]
         header = self._header(ST_FIN if run.is_fin else ST_DATA, run.first + index, now_us)
-        return self._give([header, payload] if payload else [header], 1, run, index, now_us)
+        return self._give([header, payload] if payload else [header], 1, run, index, False, now_us)
 
     def too_large(self, batch: Batch) -> None:
         """The interface does not take the last batch, which was a probe of the path: it was never sent."""
@@ -646,7 +646,7 @@ class Connection:
         header = bytearray(self._header(ST_DATA, run.first, now_us))
         header[1] = SELECTIVE_ACK
         header += encode_padding(datagram_bytes - HEADER_BYTES - run.total_bytes)
-        batch = self._give([bytes(header), run.payloads[0]], 1, run, -1, now_us)
+        batch = self._give([bytes(header), run.payloads[0]], 1, run, -1, False, now_us)
         batch.datagram_bytes = datagram_bytes
         batch.dont_fragment = True
         return batch
@@ -675,13 +675,15 @@ class Connection:
         if run is None:
             return None
         header = self._header(ST_DATA, run.first, now_us)
+        # A persist probe has no room at the peer; and libtorrent reads no DATA that acknowledges its FIN.
+        is_read = run.total_bytes <= self.sending.peer_window_bytes and (self.eof_sequence is None or not self.at_eof)
         count = run.count
         if count == 1:
-            return self._give([header, run.payloads[0]], 1, run, -1, now_us)
+            return self._give([header, run.payloads[0]], 1, run, -1, is_read, now_us)
         buffers: list[Buffer] = [header] * (2 * count)
         buffers[::2] = self._headers.fill(header, run.first, count)
         buffers[1::2] = run.payloads
-        return self._give(buffers, count, run, -1, now_us)
+        return self._give(buffers, count, run, -1, is_read, now_us)
 
     def _next_fin(self, now_us: int) -> Batch | None:
         """Our FIN, once everything before it was sent."""
@@ -693,7 +695,7 @@ class Connection:
         self._fin_acknowledges_eof = self.at_eof
         if self._closing:
             self._finish_if_done(now_us)
-        return self._give([self._header(ST_FIN, run.first, now_us)], 1, run, -1, now_us)
+        return self._give([self._header(ST_FIN, run.first, now_us)], 1, run, -1, True, now_us)
 
     def _next_control(self, due: int, now_us: int) -> Batch:
         """A packet without data: the most urgent of what is due."""
@@ -763,12 +765,17 @@ class Connection:
             kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, receiving.next_sequence - 1
         )
 
-    def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, now_us: int) -> Batch:
-        """A batch with data; its ack makes a pending one needless, unless there is more to tell."""
+    def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, is_read: bool, now_us: int) -> Batch:
+        """A batch with data; its ack makes a pending STATE needless, unless that one has more to tell.
+
+        A peer may drop a packet before it looks at the ack in it: libutp does so with DATA that it has already, and a
+        path does so with a probe that is too large.  ``is_read`` is False for such batches; a pending ack leaves in a
+        STATE besides.
+        """
         due = self._due
-        if due and not self.receiving.early and not self._welcomes and not self._shows:
+        if due and is_read and not self.receiving.early and not self._welcomes and not self._shows:
             self._due = due & ~(ACK_DUE | KEEPALIVE_DUE)
-            due &= ACK_DUE
+            due &= ACK_DUE | KEEPALIVE_DUE
         else:
             due = 0
         self._last_sent_us = now_us
