@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.controllers",),
     ("core.settings", "core.sending", "core.receiving"),
     ("core.steering",),
+    ("core.gaps",),
     ("core.flow",),
     ("core.connection",),
     ("core.multiplexer",),

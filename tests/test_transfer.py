@@ -242,7 +242,7 @@ def test_an_empty_selective_ack_counts_as_a_duplicate() -> None:
 def test_a_retransmission_keeps_number_and_payload_and_refreshes_the_rest() -> None:
     """Sequence and payload stay; timestamp, difference, ack and window are of now."""
     scene = lossy_sender()
-    scene.run(0.05)
+    scene.run(0.03)
     scene.peer.take()
     connection = scene.server.connection
     run = connection.sending.runs[0]

@@ -419,9 +419,9 @@ class Connection:
 
         # what the peer says of our data
         sequence = unwrap(sequence16, self.receiving.next_sequence)
-        window_changed = sending.receive_window(ack, sequence, window_bytes)
+        window_grew = sending.receive_window(ack, sequence, window_bytes)
         if sending.runs:
-            pure_ack = kind == ST_STATE and not window_changed
+            pure_ack = kind == ST_STATE and not window_grew
             sending.receive_ack(ack, selective, difference_us, pure_ack, now_us)
 
         # its own data

@@ -5,14 +5,16 @@ and ``next_fin`` give what may leave now; ``handle_timeout`` is called when noth
 knows nothing of headers, ids or the state of the connection.
 
 Lost segments are found by acknowledgements first (``SendBuffer.detect_losses``), at the tail of what is in flight by
-one probe after two round trips (RFC 8985 7), and by the retransmission timeout in the end (RFC 6298).  When all that
-one cut of the window was for turns out to have arrived after all, the cut is undone (as RFC 3522 does with TCP's
-timestamps; here an answer that comes too soon after a retransmission gives it away).
+one probe after two round trips (RFC 8985 7), and by the retransmission timeout in the end (RFC 6298).  ``gaps.py`` has
+the rules for a peer that does not name what arrived behind a gap.  When all that one cut of the window was for turns
+out to have arrived after all, the cut is undone (as RFC 3522 does with TCP's timestamps; here an answer that comes too
+soon after a retransmission gives it away).
 """
 
 from __future__ import annotations
 
 from txutp.core.congestion import Controller
+from txutp.core.gaps import GapSearch
 from txutp.core.mtu import MtuSearch
 from txutp.core.packet import HEADER_BYTES
 from txutp.core.rtt import RoundTrip
@@ -53,7 +55,9 @@ class Flow(SendBuffer):
         "_burst_segments",
         "_cut_marks",
         "_duplicate_acks",
+        "_duplicates_began_us",
         "_flush",
+        "_gaps",
         "_last_sent_us",
         "_limited_sequence",
         "_mtu_probe",
@@ -63,6 +67,7 @@ class Flow(SendBuffer):
         "_reordering_quarters",
         "_resend_forced",
         "_settings",
+        "_shrunk_bytes",
         "_timer_started_us",
         "_window_ack",
         "_window_sequence",
@@ -96,6 +101,7 @@ class Flow(SendBuffer):
         self._limited_sequence = next_sequence - 1  # up to here the congestion window bounded what was sent
         self._paced_until_us = NEVER_US  # when a burst may leave that had to wait
         self._window_ack = self._window_sequence = -1  # of the packet that `peer_window_bytes` is from
+        self._shrunk_bytes = 0  # by so much the last packet made it smaller
 
         # what we know of the path
         self.round_trip = RoundTrip()
@@ -104,6 +110,8 @@ class Flow(SendBuffer):
 
         # loss
         self._duplicate_acks = 0
+        self._duplicates_began_us = 0  # when the first of them came
+        self._gaps: GapSearch | None = None  # created when the peer does not name what arrived behind a gap
         self._recovery_sequence = next_sequence - 1  # the window was cut for losses up to here
         self._cut_marks = (0, 0)  # spurious and given up segments when the window was cut; equal ones: nothing to undo
         self._reordering_quarters = 1  # of the shortest round trip; by so much packets may overtake each other
@@ -178,6 +186,21 @@ class Flow(SendBuffer):
         return deadline_us
 
     @property
+    def pipe_bytes(self) -> int:
+        """What is on its way: in flight, without what arrived behind a gap or is lost although nobody knows which."""
+        gaps = self._gaps
+        return self.flight_bytes if gaps is None else gaps.pipe_bytes(self.flight_bytes, self.segment_bytes)
+
+    @property
+    def _may_send_new(self) -> bool:
+        """Whether there is new data that nothing but the congestion window holds back."""
+        return (
+            self.unsent_bytes > 0
+            and self.peer_window_bytes - self.flight_bytes >= self.segment_bytes
+            and self.outstanding < self._settings.maximum_outstanding_packets
+        )
+
+    @property
     def is_paced(self) -> bool:
         """Whether a burst waits for its time."""
         return self._paced_until_us != NEVER_US
@@ -224,18 +247,23 @@ class Flow(SendBuffer):
     # -- what the peer says --
 
     def receive_window(self, ack: int, sequence: int, window_bytes: int) -> bool:
-        """Take the peer's window from the newest packet only; gives whether it changed."""
+        """Take the peer's window from the newest packet only; returns whether it grew.
+
+        A window that shrinks while the ack stays shows that something arrived behind a gap, as the ack itself does.
+        """
         if ack <= self._window_ack and (ack < self._window_ack or sequence < self._window_sequence):
+            self._shrunk_bytes = 0
             return False
         self._window_ack = ack
         self._window_sequence = sequence
         before_bytes = self.peer_window_bytes
         self.peer_window_bytes = window_bytes
+        self._shrunk_bytes = before_bytes - window_bytes
         if self.backoff and before_bytes < self.segment_bytes <= window_bytes and self.runs:
             # The window opens: what was sent into the closed one was dropped there.
             self.give_up_all()
             self.backoff = 0
-        return window_bytes != before_bytes
+        return window_bytes > before_bytes
 
     def receive_ack(self, ack: int, selective: int, difference_us: int, pure_ack: bool, now_us: int) -> None:
         """Take an ack that is known to be in range; ``pure_ack`` if the packet said nothing else."""
@@ -244,29 +272,38 @@ class Flow(SendBuffer):
 
         # what arrived
         first_unacked = self.first_unacked
+        head = self.runs[0]
         earliest_us = round_trip.minimum_us * SOONEST_ANSWER_PERCENT // 100
         progress, acked_bytes, newest = self.acknowledge(ack, selective, now_us - earliest_us)
         sample_us = 0
         if newest is not None:
-            sample_us = now_us - newest[0].sent_at_us
-            round_trip.on_sample(sample_us)
+            if not self.fills_gap:
+                sample_us = now_us - newest[0].sent_at_us
+                round_trip.on_sample(sample_us)
+                if self._gaps is not None:
+                    self._gaps.on_measured()
+            elif self._gaps is not None:
+                repair_us = now_us - (head.resent_at_us or {}).get(first_unacked - head.first, now_us)
+                sample_us = self._gaps.assume_round_trip(difference_us, steering, repair_us, self.timeout_us)
         if progress:
             self._timer_started_us = now_us
             self.timeouts = self.backoff = 0
             self._probed = False
             self._duplicate_acks = 0
+            if self._gaps is not None:
+                acked_bytes = self._gaps.uncredited(acked_bytes, self.nameless_segments > 0)
         elif pure_ack and ack == self.first_unacked - 1:
             # RFC 5681 section 2; a selective ack that says nothing new is one too
-            self._duplicate_acks += 1
+            acked_bytes, sample_us = self._on_duplicate_ack(difference_us, now_us)
 
         # how long it took
         if acked_bytes and steering is not None:
-            full_size = newest is not None and newest[0].size_of(newest[1]) == self.segment_bytes
+            full_size = newest is None or newest[0].size_of(newest[1]) == self.segment_bytes
             steering.on_ack(
                 now_us,
                 acked_bytes,
-                self.newest_delivered_us,
-                max(sample_us, 1) if full_size else 0,
+                self.newest_delivered_us if progress else max(self.newest_delivered_us, now_us - sample_us),
+                max(sample_us, 1) if full_size and sample_us else 0,
                 difference_us,
                 round_trip,
                 first_unacked <= self._limited_sequence,
@@ -283,12 +320,22 @@ class Flow(SendBuffer):
         # what did not arrive
         if self.runs:
             self._detect_losses(ack, selective, now_us)
+        if self._gaps is not None:
+            self._gaps.search(self, self.window_bytes, self.segment_bytes, self._may_send_new, progress, now_us)
 
     def _detect_losses(self, ack: int, selective: int, now_us: int) -> None:
         """Give up what the ack proves to be lost, and tell who decides what that means."""
         window_us = self.round_trip.reordering_window_us(self._reordering_quarters)
         given_up = self.given_up_segments
-        highest, lost_bytes = self.detect_losses(ack, selective, self._duplicate_acks, window_us)
+        duplicate_acks = self._duplicate_acks
+        if self.reordering_seen and now_us < self._duplicates_began_us + window_us:
+            duplicate_acks = 0  # the first segment may still be on its way
+        if self._gaps is not None and self.first_unacked <= self.nameless_sequence:
+            highest, lost_bytes = self.detect_first_loss(duplicate_acks, window_us, now_us - self._gaps.answer_us)
+            if highest >= 0:
+                self._resend_forced = True  # one packet, and the only one that brings the ack forward
+        else:
+            highest, lost_bytes = self.detect_losses(ack, selective, duplicate_acks, window_us)
         if self._mtu_probe is not None and self._mtu_probe.given_up:
             lost_bytes -= self._mtu_probe.total_bytes
             if not lost_bytes:
@@ -303,6 +350,32 @@ class Flow(SendBuffer):
                 self._resend_forced = True
             if self.steering is not None:
                 self.steering.controller.on_loss(now_us, lost_bytes, new_window)
+
+    def _on_duplicate_ack(self, difference_us: int, now_us: int) -> tuple[int, int]:
+        """The peer has something behind a gap, or something for the second time.
+
+        Returns how many bytes have arrived that the controller does not know of, and how long a round trip may take.
+        """
+        gaps = None
+        arrived_bytes = self._shrunk_bytes
+        if not self.selective_seen:
+            gaps = self._gaps
+            if gaps is None:
+                gaps = self._gaps = GapSearch(self.round_trip)
+            if gaps.is_expected(arrived_bytes, now_us):
+                return 0, 0
+        if not self._duplicate_acks:
+            self._duplicates_began_us = now_us
+        self._duplicate_acks += 1
+        if gaps is None:
+            return 0, 0
+        # One ack may be for several segments that came together.
+        new_bytes = self.count_nameless(max(round(arrived_bytes / self.segment_bytes), 1)) * self.segment_bytes
+        sample_us = gaps.assume_round_trip(difference_us, self.steering, 0, self.timeout_us)
+        if not sample_us:
+            return 0, 0  # a window that grows without any sign of a queue would have no bound
+        gaps.credit(new_bytes)
+        return new_bytes, sample_us
 
     def handle_timeout(self, now_us: int, heard_us: int) -> bool:
         """Nothing came back in time; gives whether that happened because of a silent peer.
@@ -333,6 +406,8 @@ class Flow(SendBuffer):
                 self._cut_marks = (self.spurious_segments, self.given_up_segments)
                 self.steering.controller.on_timeout(now_us)
         # RFC 6298 5.4 to 5.6: the oldest again, everything else as the window allows
+        if self._gaps is not None:
+            self._gaps.on_timeout(self.nameless_segments, now_us)
         self.give_up_all()
         self._timer_started_us = now_us
         if probe is not None:
@@ -354,10 +429,11 @@ class Flow(SendBuffer):
         lost = self.next_lost()
         if self.probe_due:
             self.probe_due = False
-            lost = lost or self.newest_unacked()
+            # A peer that names nothing answers only to the first segment that it misses.
+            lost = lost or (self.newest_unacked() if self.selective_seen else self.oldest_unacked())
         elif lost is not None and self.flight_bytes and not self._resend_forced:
             size = lost[0].size_of(lost[1])
-            if self.flight_bytes + size > self.window_bytes:
+            if self.pipe_bytes + size > self.window_bytes:
                 return None
             if self._paced_bytes(size, now_us) < size:
                 return None
@@ -367,6 +443,8 @@ class Flow(SendBuffer):
         run, index = lost
         if run is self._mtu_probe:
             self._on_mtu_lost()  # it goes without padding now, so its arrival will say nothing
+        if self._gaps is not None:
+            self._gaps.on_resent(now_us)
         size = run.size_of(index)
         self.resend(run, index, now_us)
         self.segments_resent += 1
@@ -488,6 +566,8 @@ class Flow(SendBuffer):
         given_up = self.given_up_segments - given_up_before
         self._cut_marks = (self.spurious_segments, self.given_up_segments - given_up + spurious)
         self._reordering_quarters = min(self._reordering_quarters + 1, MAXIMUM_REORDERING_QUARTERS)
+        if spurious == given_up and not self.selective_seen:
+            self.reordering_seen = True  # a peer that names nothing shows it in no other way
         if spurious == given_up and self.steering is not None:
             self.steering.controller.on_spurious(now_us)
 
@@ -503,7 +583,7 @@ class Flow(SendBuffer):
         if self.steering is None and flight_bytes + unsent_bytes > SMALL_SEGMENTS * segment_bytes:
             self.steering = Steering(self._settings, segment_bytes)
         window_bytes = self.window_bytes
-        by_congestion = window_bytes - flight_bytes
+        by_congestion = window_bytes - self.pipe_bytes
         room = min(
             by_congestion,
             self.peer_window_bytes - flight_bytes,

@@ -81,15 +81,19 @@ class SendBuffer:
     __slots__ = (
         "_chunks",
         "_head_offset",
+        "fills_gap",
         "first_unacked",
         "flight_bytes",
         "given_up_segments",
         "highest_delivered",
         "lost_segments",
+        "nameless_segments",
+        "nameless_sequence",
         "newest_delivered_us",
         "next_sequence",
         "reordering_seen",
         "runs",
+        "selective_seen",
         "spurious_segments",
         "undersized_sequence",
         "unsent_bytes",
@@ -106,6 +110,10 @@ class SendBuffer:
         self.reordering_seen = False  # packets overtake each other on this path
         self.given_up_segments = 0  # ever; of these...
         self.spurious_segments = 0  # ...so many arrived after all, by their first transmission
+        self.selective_seen = False  # the peer has named a segment behind a gap
+        self.nameless_segments = 0  # arrived behind a gap, as duplicate acks say without naming them
+        self.nameless_sequence = next_sequence - 1  # the last segment that may be one of them
+        self.fills_gap = False  # the last ack may be late for all that it covers but one
         self.undersized_sequence = next_sequence - 1  # the last short segment; at most one is in flight
         self.runs: list[Run] = []
         # Lists, not deques: an empty deque costs 760 bytes in every idle connection, and one `del` per run is cheap.
@@ -115,7 +123,7 @@ class SendBuffer:
     def renumber(self, next_sequence: int) -> None:
         """Count from another number; only while nothing was sent."""
         self.next_sequence = self.first_unacked = next_sequence
-        self.undersized_sequence = self.highest_delivered = next_sequence - 1
+        self.undersized_sequence = self.highest_delivered = self.nameless_sequence = next_sequence - 1
 
     @property
     def outstanding(self) -> int:
@@ -218,12 +226,19 @@ class SendBuffer:
                 return run, missing.bit_length() - 1
         return None
 
+    def oldest_unacked(self) -> tuple[Run, int] | None:
+        """The first segment that the peer does not have."""
+        if not self.runs:
+            return None
+        head = self.runs[0]
+        return head, self.first_unacked - head.first
+
     # -- answers in --
 
     def acknowledge(self, ack: int, selective: int, latest_sent_us: int) -> tuple[bool, int, tuple[Run, int] | None]:
         """The peer has everything up to ``ack``, and ``ack + 2 + i`` for each bit ``i`` of ``selective``.
 
-        Gives whether that is news, how many payload bytes are new, and the newest new segment that was sent only once
+        Returns whether that is news, how many payload bytes are new, and the newest new segment that was sent only once
         (as run and index), whose round trip can be told.  What was sent later than ``latest_sent_us`` cannot have been
         answered yet: the answer is to an earlier transmission.
         """
@@ -234,6 +249,12 @@ class SendBuffer:
         # cumulative: whole runs leave, the one that is cut keeps its mask
         if ack >= self.first_unacked:
             progress = True
+            fills_gap = self.nameless_segments > 0
+            if ack >= self.nameless_sequence:
+                self.nameless_segments = 0
+            elif fills_gap:
+                self.nameless_segments = max(self.nameless_segments - (ack - self.first_unacked), 0)
+            self.fills_gap = fills_gap
             self.first_unacked = ack + 1
             done = 0
             for run in self.runs:
@@ -250,10 +271,17 @@ class SendBuffer:
                     once = fresh & ~run.resent
                     if once:
                         newest = run, once.bit_length() - 1
+                    if once != fresh and not self.selective_seen:
+                        self.fills_gap = True
             del self.runs[:done]
 
         # selective
         if selective:
+            self.fills_gap = False
+            if not self.selective_seen:
+                self.selective_seen = True
+                self.nameless_segments = 0
+                self.nameless_sequence = self.first_unacked - 1
             for run in self.runs:
                 shift = run.first - ack - 2
                 mask = selective >> shift if shift >= 0 else selective << -shift
@@ -297,7 +325,7 @@ class SendBuffer:
         if returned:
             run.lost &= ~returned
             self.lost_segments -= returned.bit_count()
-            self.spurious_segments += returned.bit_count()
+            self.spurious_segments += (returned & run.given_up).bit_count()
             self.flight_bytes += run.bytes_of(returned)  # it was taken off when it was given up
         sent_us = run.sent_at_us
         # the last transmission that can have been answered by now (RFC 8985 6.2 step 2)
@@ -324,9 +352,7 @@ class SendBuffer:
         without_two = selective
         for _ in range(DUPLICATE_ACKS - 1):
             without_two &= ~(1 << without_two.bit_length() >> 1)
-        if self.reordering_seen:
-            pass
-        elif without_two:
+        if without_two and not self.reordering_seen:
             below = ack + 1 + without_two.bit_length()
         elif duplicate_acks >= DUPLICATE_ACKS:
             below = ack + 2
@@ -352,12 +378,85 @@ class SendBuffer:
                 highest = run.first + lost.bit_length() - 1
         return highest, lost_bytes
 
+    def count_nameless(self, segments: int) -> int:
+        """So many of those in flight, not the first, have arrived, as a duplicate ack says; returns the news in it."""
+        before = self.nameless_segments
+        self.nameless_segments = min(before + segments, self.outstanding - 1)
+        self.nameless_sequence = self.next_sequence - 1
+        return self.nameless_segments - before
+
+    def detect_first_loss(
+        self, duplicate_acks: int, reordering_window_us: int, unanswered_since_us: int
+    ) -> tuple[int, int]:
+        """The same as ``detect_losses`` for a peer that does not name what arrived: only the first segment is judged.
+
+        It is lost if three later ones arrived, or one that left later: then an ack that fills a gap and ends before the
+        next one shows that next one (a partial ack, RFC 6582).  If it was sent again already, it is also lost again if
+        later segments are still arriving and it left before ``unanswered_since_us``.
+        """
+        head = self.runs[0]
+        index = self.first_unacked - head.first
+        bit = 1 << index
+        if head.lost & bit:
+            return -1, 0
+        if head.resent & bit:
+            assert head.resent_at_us is not None
+            left_us = head.resent_at_us[index]
+            is_lost = duplicate_acks > 0 and left_us < unanswered_since_us
+        else:
+            left_us = head.sent_at_us
+            is_lost = duplicate_acks >= DUPLICATE_ACKS
+        if not self.reordering_seen:
+            reordering_window_us = 0
+        is_lost = is_lost or left_us < self.newest_delivered_us - reordering_window_us
+        return (self.first_unacked, self._give_up(head, bit)) if is_lost else (-1, 0)
+
+    def overdue(self, left_before_us: int, once: bool) -> tuple[list[tuple[Run, int]], int, int]:
+        """What left for the last time before that, and is not acknowledged: masks of runs, and how many segments.
+
+        The last number is that of segments which left again since then.  With ``once`` the masks lack what left more
+        than once.
+        """
+        masks: list[tuple[Run, int]] = []
+        count = recent = 0
+        for run in self.runs:
+            mask = run.every & ~run.acked & ~run.lost
+            if run.first < self.first_unacked:
+                mask &= -1 << self.first_unacked - run.first
+            for index, resent_us in (run.resent_at_us or {}).items():
+                if mask >> index & 1 and resent_us >= left_before_us:
+                    mask &= ~(1 << index)
+                    recent += 1
+            if mask and run.sent_at_us < left_before_us:
+                count += mask.bit_count()
+                if once:
+                    mask &= ~run.resent
+                if mask:
+                    masks.append((run, mask))
+        return masks, count, recent
+
+    def send_again(self, masks: list[tuple[Run, int]], limit_segments: int) -> int:
+        """Queue segments to be sent again without giving them up, the oldest first; returns how many."""
+        left = limit_segments
+        for run, mask in masks:
+            while mask.bit_count() > left:
+                mask &= ~(1 << mask.bit_length() - 1)
+            run.lost |= mask
+            self.flight_bytes -= run.bytes_of(mask)
+            left -= mask.bit_count()
+            if not left:
+                break
+        queued = limit_segments - left
+        self.lost_segments += queued
+        return queued
+
     def give_up_all(self) -> None:
         """Nothing came back for a retransmission timeout: all that is in flight counts as lost.
 
         A peer that selectively acknowledged a segment and still asks for it does not have it: then its selective acks
         are worth nothing, and all of that is sent again too (RFC 2018 section 8).
         """
+        self.nameless_segments = 0
         head = self.runs[0]
         if head.acked >> self.first_unacked - head.first & 1:
             for run in self.runs:

@@ -1,0 +1,151 @@
+"""Loss recovery with a peer that does not name what arrived behind a gap.
+
+BEP 29 leaves selective acks to the receiver.  npm's ``utp`` sends none, KTorrent empty ones.  Such a peer repeats its
+ack for each packet that arrives behind a gap, and an ack that fills the gap goes as far as the next one.  The flow
+makes a ``GapSearch`` with the first of these duplicate acks, and asks it
+
+- ``is_expected`` whether one of them is for a segment that the peer got twice;
+- ``pipe_bytes`` how much is still on its way: what arrived has left the network, although nobody knows which it is (RFC
+  5681 3.2, RFC 3042);
+- ``assume_round_trip`` how long a round trip may take where none can be measured, because a segment that arrived
+  behind a gap is acknowledged only when the gap is filled;
+- ``search`` after each ack, whether more shall be sent again than the first missing segment.
+
+``SendBuffer.detect_first_loss`` finds that first one.  Each gap is seen only when the one before it is filled (RFC
+6582), which takes a round trip, so a few losses in a large window would take as many round trips.  But it is known how
+many segments are lost: all acks have come of what left longer ago than a round trip takes.  If some of it is lost and
+the window has room, the segments behind the first gap are sent again, lost or not, and the peer drops what it has.
+That is bounded: at least one of ``SMALLEST_SHARE`` has to be lost, and one of ``LARGEST_SHARE`` where new data waits
+for the same window.
+"""
+
+from __future__ import annotations
+
+from txutp.core.delay import NOT_A_SAMPLE
+from txutp.core.rtt import PROBE_MARGIN_US, RoundTrip
+from txutp.core.sending import SendBuffer
+from txutp.core.sequence import signed32
+from txutp.core.steering import Steering
+
+LARGEST_SHARE = 2
+SMALLEST_SHARE = 64
+
+
+class GapSearch:
+    """What is known of the gaps of one flow whose peer names nothing."""
+
+    __slots__ = (
+        "_assumed_us",
+        "_credited_bytes",
+        "_departed_segments",
+        "_expected_duplicates",
+        "_expected_until_us",
+        "_round_trip",
+        "_window_tells",
+    )
+
+    def __init__(self, round_trip: RoundTrip) -> None:
+        self._round_trip = round_trip
+        self._departed_segments = 0  # in flight by the books only: they arrived or are lost, nobody knows which
+        self._assumed_us = 0  # a round trip, since one was measured
+        self._credited_bytes = 0  # told to the controller before it was known which they are
+        self._expected_duplicates = 0  # acks to come for what the peer got twice...
+        self._expected_until_us = 0  # ...until then at the latest
+        self._window_tells = False  # the peer makes its window smaller by what waits behind a gap
+
+    @property
+    def answer_us(self) -> int:
+        """How long an answer takes at most, as far as is known; it may come later all the same."""
+        round_trip = self._round_trip
+        return max(round_trip.smoothed_us, self._assumed_us) + max(4 * round_trip.variation_us, PROBE_MARGIN_US)
+
+    def pipe_bytes(self, flight_bytes: int, segment_bytes: int) -> int:
+        """How much of what is in flight is still on its way."""
+        return max(flight_bytes - self._departed_segments * segment_bytes, 0)
+
+    def on_measured(self) -> None:
+        """A round trip was measured."""
+        self._assumed_us = 0
+
+    def assume_round_trip(self, difference_us: int, steering: Steering | None, repair_us: int, limit_us: int) -> int:
+        """The round trip by the peer's clock or, if that says nothing, as long as the repair of a gap took; 0: unknown.
+
+        It serves the controller and the search, not the timeout, which is the limit of it.
+        """
+        base_us = self._round_trip.base_us
+        if difference_us in NOT_A_SAMPLE:
+            assumed_us = max(repair_us, base_us) if repair_us else 0
+        elif steering is None:
+            assumed_us = 0
+        else:
+            assumed_us = base_us + max(signed32(difference_us - steering.delay.ours.base_us), 0)
+        if assumed_us:
+            self._assumed_us = assumed_us = min(assumed_us, limit_us)
+        return assumed_us
+
+    def is_expected(self, arrived_bytes: int, now_us: int) -> bool:
+        """Whether a duplicate ack is for a segment that the peer got twice.
+
+        ``arrived_bytes`` is by how much the peer's window has become smaller, which shows that something arrived.
+        """
+        if arrived_bytes > 0:
+            self._window_tells = True
+        elif self._expected_duplicates and now_us < self._expected_until_us:
+            self._expected_duplicates -= 1
+            return True
+        return False
+
+    def credit(self, new_bytes: int) -> None:
+        """The controller hears of these bytes now; they will be acknowledged some time."""
+        self._credited_bytes += new_bytes
+
+    def uncredited(self, acked_bytes: int, gaps_remain: bool) -> int:
+        """How many of the bytes that an ack names are news for the controller."""
+        credited_bytes = min(self._credited_bytes, acked_bytes)
+        self._credited_bytes -= credited_bytes if gaps_remain else self._credited_bytes
+        return acked_bytes - credited_bytes
+
+    def search(
+        self,
+        sending: SendBuffer,
+        window_bytes: int,
+        segment_bytes: int,
+        new_may_leave: bool,
+        filled: bool,
+        now_us: int,
+    ) -> None:
+        """After an ack: see what has departed, and let more be sent again if that will pay.
+
+        ``filled`` if the ack filled a gap; ``new_may_leave`` if new data waits for nothing but the congestion window.
+        The first retransmission goes alone.
+        """
+        if not sending.runs or sending.first_unacked > sending.nameless_sequence:
+            self._departed_segments = 0
+            return
+        # Where only the number of acks tells how much arrived, what was sent twice would be counted twice.
+        masks, overdue, recent = sending.overdue(now_us - self.answer_us, not self._window_tells)
+        nameless = sending.nameless_segments
+        self._departed_segments = max(overdue, min(nameless, sending.outstanding - sending.lost_segments - recent))
+        lost = overdue - nameless
+        head = sending.runs[0]
+        bit = 1 << sending.first_unacked - head.first
+        if lost <= 0 or sending.lost_segments > 1 or not (head.resent & bit or (filled and head.lost & bit)):
+            return
+        room = (window_bytes - self.pipe_bytes(sending.flight_bytes, segment_bytes)) // segment_bytes
+        worth = LARGEST_SHARE if new_may_leave else min(room, SMALLEST_SHARE)
+        if room > 0 and lost * worth >= overdue:
+            queued = sending.send_again(masks, room)
+            self._departed_segments = max(self._departed_segments - queued, 0)
+            self._expected_duplicates += nameless * queued // overdue
+            self.on_resent(now_us)
+
+    def on_resent(self, now_us: int) -> None:
+        """A segment leaves again: if the peer has it, the ack will look like a duplicate one (RFC 6582 4.1)."""
+        if self._expected_duplicates:
+            self._expected_until_us = now_us + 2 * self.answer_us
+
+    def on_timeout(self, nameless_segments: int, now_us: int) -> None:
+        """Everything in flight is given up, and so many of it arrived behind gaps."""
+        self._expected_duplicates += nameless_segments
+        self.on_resent(now_us)
+        self._departed_segments = self._credited_bytes = 0
