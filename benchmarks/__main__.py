@@ -72,7 +72,7 @@ def main(
     if context.invoked_subcommand is not None:
         return
     if listing:
-        click.echo("\n".join(f"{name:18}{part.title}" for name, part in PARTS.items()))
+        click.echo("\n".join(f"{name:22}{part.title}" for name, part in PARTS.items()))
         return
     times = times_of(rounds, quick)
     started = time.monotonic()

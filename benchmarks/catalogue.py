@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 
-from benchmarks import buffers, crowds, handshakes, idle, loss, pingpong, rates, streams
+from benchmarks import buffers, crowds, handshakes, idle, loss, pingpong, rates, stock, streams
 from benchmarks.parts import Part
 
 PARTS = {
@@ -16,6 +16,8 @@ PARTS = {
         loss.PART,
         buffers.LOOPBACK,
         buffers.VETH,
+        stock.LOOPBACK,
+        stock.VETH,
         handshakes.PART,
         pingpong.PART,
         crowds.PART,

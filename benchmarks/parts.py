@@ -51,11 +51,14 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: one of the values, or how it compares to the row ``against`` of the same group."""
+    """A column of a table: one of the values, or how it compares to another row of the same group.
+
+    ``against`` is the name of that row, or tells it from the name of a row; a row without one has no number there.
+    """
 
     header: str
     metric: str
-    against: str = ""
+    against: str | Callable[[str], str] = ""
     drawn: bool = False  # gets a bar chart, and is compared between commits
 
 
@@ -124,7 +127,8 @@ class Results:
         """The numbers behind one cell."""
         if not column.against:
             return self.values(row.key, column.metric)
-        other = f"{row.group}/{column.against}" if row.group else column.against
+        against = column.against if isinstance(column.against, str) else column.against(row.name)
+        other = f"{row.group}/{against}" if row.group else against
         return self.ratios(row.key, other, column.metric)
 
     def table(self) -> str:

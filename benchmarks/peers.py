@@ -28,10 +28,12 @@ LABELS = {
     "utp-native": "utp-native (libutp, C)",
     "libtorrent": "libtorrent uTP (C++)",
     "aioquic": "aioquic (QUIC, encrypted)",
+    "blocking": "a blocking socket (Python)",
 }
 
-# Kinds with a module of their own in ``ends``, and the package that it needs.
-MODULES = {"aioquic": ("quic", "aioquic"), "libtorrent": ("torrent", "libtorrent")}
+# Kinds with a module of their own in ``ends``; those that are called like the package that they need.
+MODULES = {"aioquic": "quic", "blocking": "blocking", "libtorrent": "torrent"}
+PACKAGES = ("aioquic", "libtorrent")
 
 
 def end(
@@ -42,7 +44,7 @@ def end(
     if kind == "utp-native":
         program = ["node", str(NATIVE)]
     else:
-        module = MODULES[kind][0] if kind in MODULES else module
+        module = MODULES.get(kind, module)
         program = [sys.executable, "-m", f"benchmarks.ends.{module}"]
     return worker(on.command(*program, verb, json.dumps(options)), code)
 
@@ -54,8 +56,8 @@ def why_not(kind: str) -> str:
         if shutil.which("node") is None:
             return "no utp-native: it needs node"
         return "" if NATIVE_PACKAGE.exists() else "no utp-native: it needs `npm install` in tests/interop"
-    if kind in MODULES and importlib.util.find_spec(MODULES[kind][1]) is None:
-        return f"no {kind}: it needs `pip install {MODULES[kind][1]}`"
+    if kind in PACKAGES and importlib.util.find_spec(kind) is None:
+        return f"no {kind}: it needs `pip install {kind}`"
     return ""
 
 
@@ -65,5 +67,5 @@ def versions_of_peers() -> str:
     if not why_not("utp-native"):
         node = subprocess.check_output(["node", "--version"], text=True).strip()
         words.append(f"utp-native {json.loads(NATIVE_PACKAGE.read_text())['version']} on Node.js {node}")
-    words += [f"{package} {version(package)}" for kind, (_, package) in MODULES.items() if not why_not(kind)]
+    words += [f"{package} {version(package)}" for package in PACKAGES if not why_not(package)]
     return ", ".join(words)

@@ -21,11 +21,13 @@ TOLD_BY_RECEIVER = ("granted_receive_bytes", "receive_overflows")
 
 
 def transfer(
-    network: Network, sender: str, receiver: str, total_bytes: int, code: Path, module: str = "stream", **options: Any
-) -> Values:
-    """Measure one."""
+    network: Network, sender: str, receiver: str, total_bytes: int, code: Path, module: str = "stream",
+    at_receiver: dict[str, Any] | None = None, **options: Any,
+) -> Values:  # fmt: skip
+    """Measure one; ``options`` are those of both ends, and ``at_receiver`` has what the receiver alone is told."""
     dropped_before = network.dropped_datagrams()
-    with end(receiver, module, "receive", network.receiver, code, bytes=total_bytes, **options) as receiving:
+    here = {**options, **(at_receiver or {})}
+    with end(receiver, module, "receive", network.receiver, code, bytes=total_bytes, **here) as receiving:
         port = receiving.line()["port"]
         # a client is told where to, but for libtorrent, which needs an address of its own as well
         to = {"host": network.receiver.address}

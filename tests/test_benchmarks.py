@@ -22,7 +22,7 @@ if os.name == "nt":
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
-from benchmarks import buffers, compare, crowds, handshakes, idle, limit, loss, pingpong, profile, rates, streams
+from benchmarks import buffers, compare, crowds, handshakes, idle, limit, loss, pingpong, profile, rates, stock, streams
 from benchmarks.catalogue import PARTS, chosen
 from benchmarks.network import Network, Routed, why_no_namespaces
 from benchmarks.parts import QUICK, Column, Part, Results, Row, Values, measure_round
@@ -142,6 +142,18 @@ def test_ratios_are_taken_within_a_round_and_a_group() -> None:
     assert header == ["", "speed", "times"]  # nobody has anything for the third column
     assert lines[0] == ["a ours", "150 [100-200]", "2 [2-2]"]
     assert lines[2] == ["b ours", "5 [5-5]", "0.50 [0.50-0.50]"]
+
+
+def test_a_column_may_choose_what_each_row_is_compared_to() -> None:
+    """Of those that have nothing to be compared to, there is no number."""
+    column = Column("kept", "speed", against=lambda name: name.replace("small", "large") if "small" in name else "")
+    results = Results(Part("part", "", (column,), lambda sizes: pytest.fail("not opened")))
+    speeds = {"one-small": 1.0, "one-large": 4.0, "two-small": 3.0, "two-large": 2.0}
+    rows = [scripted(name, "a", {"speed": speed}) for name, speed in speeds.items()]
+
+    assert list(measure_round(rows, results, 0)) == rows
+
+    assert [results.of(row, column) for row in rows] == [[0.25], [], [1.5], []]
 
 
 def test_failures_are_told_and_left_out() -> None:
@@ -293,6 +305,35 @@ def test_buffers() -> None:
     assert granted == sorted(granted)
     assert granted[1] == 2 * (212_992 + 1)
     assert all("dropped_datagrams" in each for each in values.values())
+
+
+@pytest.mark.parametrize("peer", stock.PEERS)
+def test_stock_peers(peer: str) -> None:
+    """Each row has the receive buffer that it is about, and each way to send to the peer comes to its end."""
+    for kind in (peer, stock.PEERS[peer][0]):
+        needs(kind)
+    if reason := stock.why_no_seed(peer):
+        pytest.skip(reason)
+    names = [f"{name}-{buffers}" for buffers in stock.BUFFERS for name in (*stock.CONTROLLERS, stock.OTHER)]
+
+    values = measured(stock.LOOPBACK, *(f"{peer}/{name}" for name in names))
+
+    assert list(values) == [f"{peer}/{name}" for name in names]
+    default = int(Path("/proc/sys/net/core/rmem_default").read_text())
+    for key, each in values.items():
+        granted = each["granted_receive_bytes"]
+        assert granted == default if key.endswith("stock") else granted > default
+        assert each["megabytes_per_second"] > 0
+        assert ("sent_again_percent" in each) == (stock.OTHER not in key)
+
+
+def test_a_controller_that_nobody_knows() -> None:
+    """The name is used, so a wrong one ends the sender with the words of txutp."""
+    with (
+        end("utp", "stream", "send", Host("127.0.0.1"), port=9, bytes=1, congestion="nonsense") as sender,
+        pytest.raises(Failed, match="congestion is one of"),
+    ):
+        sender.line()
 
 
 def test_handshakes() -> None:

@@ -16,6 +16,8 @@ runs them with older versions of it.
 ``pingpong.py``   a message there and back, again and again
 ``crowd.py``      many busy streams at once, asked how far they are
 ``idle.py``       connections that do nothing
+``blocking.py``   a plain uTP receiver on a blocking socket
+``seed.py``       one file from txutp to a BitTorrent client
 ``bare.py``       datagrams without any protocol
 ``quic.py``       aioquic
 ``torrent.py``    libtorrent

@@ -1,15 +1,18 @@
 """One file through libtorrent, over uTP only.
 
-Verbs: receive and send.  Options: host, bytes; for send also port.  BitTorrent is more than a stream: its messages,
-and a SHA-1 of every piece at the receiver, are part of what is measured.  The file is empty space in a directory that
-is in memory if there is one.
+Verbs: receive and send.  Options: host, bytes, kernel_buffers; for send also port.  BitTorrent is more than a stream:
+its messages, and a SHA-1 of every piece at the receiver, are part of the measurement.  The file is empty space in a
+directory that is in memory if there is one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +28,17 @@ ENCRYPTION_DISABLED = 2
 # Flag of libtorrent's peer_info for a connection over uTP. Its Python binding has no name for it.
 UTP_SOCKET = 1 << 17
 
-# With the kernel's default buffer libtorrent loses packets, and it gives up soon when it does.
+# With the kernel's default buffer libtorrent loses packets, and it gives up soon when it does.  "unasked" leaves it at
+# that, as libtorrent does by itself.
 SOCKET_BUFFER_BYTES = 4_000_000
+UNASKED = {"recv_socket_buffer_size": 0, "send_socket_buffer_size": 0}
 
 
-def settings(host: str) -> dict[str, Any]:
+def settings(options: Words) -> dict[str, Any]:
     """uTP and nothing else; no limit but those of uTP."""
+    unasked = UNASKED if options.get("kernel_buffers") == "unasked" else {}
     return {
-        "listen_interfaces": f"{host}:0",
+        "listen_interfaces": f"{options['host']}:0",
         "enable_outgoing_tcp": False,
         "enable_incoming_tcp": False,
         "enable_dht": False,
@@ -48,7 +54,18 @@ def settings(host: str) -> dict[str, Any]:
         | libtorrent.alert.category_t.peer_notification
         | libtorrent.alert.category_t.connect_notification
         | libtorrent.alert.category_t.error_notification,
+        **unasked,
     }
+
+
+def granted_receive_bytes() -> int:
+    """The receive buffer of the one UDP socket with a port; libtorrent does not tell it."""
+    granted = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as opened:
+            if opened.type == socket.SOCK_DGRAM and opened.family == socket.AF_INET and opened.getsockname()[1]:
+                granted = max(granted, opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+    return granted
 
 
 def description(total_bytes: int) -> Any:
@@ -69,7 +86,7 @@ class Peer:
     """A session with the one torrent."""
 
     def __init__(self, options: Words, directory: str, seed: bool) -> None:
-        chosen: Any = settings(options["host"])
+        chosen: Any = settings(options)
         self.session = libtorrent.session(chosen)
         parameters = libtorrent.add_torrent_params()
         parameters.ti = description(options["bytes"])
@@ -107,7 +124,7 @@ def receive(options: Words, directory: str) -> None:
     stopwatch = Stopwatch()
     over_utp = [bool(info.flags & UTP_SOCKET) for info in peer.torrent.get_peer_info()]
     peer.wait(libtorrent.torrent_finished_alert)
-    result = stopwatch.read()
+    result = stopwatch.read() | {"granted_receive_bytes": granted_receive_bytes()}
     if not all(over_utp):
         sys.exit("that was not uTP")
     peer.session.pause()

@@ -85,10 +85,11 @@ def server(reactor: Any, options: Words) -> Any:
 
 
 def client(reactor: Any, options: Words) -> Any:
-    """A client endpoint to ``port`` of ``host``."""
+    """A client endpoint to ``port`` of ``host``; ``congestion`` names a controller of txutp."""
     prepare(options)
     word, adapt = TRANSPORTS[options["transport"]]
-    return clientFromString(adapt(reactor), f"{word}:{options['host']}:{options['port']}")
+    congestion = f":congestion={options['congestion']}" if "congestion" in options else ""
+    return clientFromString(adapt(reactor), f"{word}:{options['host']}:{options['port']}{congestion}")
 
 
 def use_cubic(transport: Any) -> None:
