@@ -11,6 +11,7 @@ import random
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -252,6 +253,29 @@ def test_copy_file(place: Path, terminal: bool) -> None:
     assert sender.said[-1].startswith("debian.iso: 10000000 bytes have arrived")
     bar = re.search(r"100%  rtt \d+\.\d ms, cwnd \d+ KiB, queue \d+\.\d ms", "\n".join(sender.said))
     assert bool(bar) is terminal
+
+
+def test_punch(place: Path) -> None:
+    """The first peer outlives that nobody is there; both keep the same one of two connections, and one is left."""
+    ports = []
+    for _ in range(2):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((HOST, 0))
+            ports.append(str(probe.getsockname()[1]))
+    calls = [
+        command.replace("6881", "first").replace("6882", ports[1]).replace("first", ports[0])
+        for command in commands("punch.py")
+    ]
+
+    with running(calls[0], place) as first:
+        time.sleep(1)
+        assert first.process.poll() is None
+        with running(calls[1], place) as second:
+            stays = [program.until(r"stays, by (our|its) call")[1] for program in (first, second)]
+            assert sorted(stays) == ["its", "our"]
+            second.process.send_signal(signal.SIGINT)
+            first.until("has gone")
+    assert not any("gone" in line for line in first.said[:-1])
 
 
 def test_node_style_echo(place: Path) -> None:

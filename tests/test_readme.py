@@ -253,7 +253,7 @@ def test_endpoint_strings() -> None:
     """Each string of the table makes an endpoint of ours."""
     strings = [cell.strip("`") for cell in rows("String")]
 
-    assert len(strings) == 10
+    assert len(strings) == 11
     for string in strings:
         if string.startswith("utp:example.org"):
             assert isinstance(clientFromString(reactor, string), UTPClientEndpoint)

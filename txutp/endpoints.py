@@ -7,6 +7,7 @@ utp:fd=3                                   on a UDP socket that this process was
 utp:127.0.0.1:6881                         a client
 utp:host=example.org:port=6881:timeout=10  a client that gives up after ten seconds
 utp:example.org:6881:localPort=6881        a client that leaves from our own port, which may be listening
+utp:example.org:6881:believeUnreachable=no a client that no ICMP error stops, as hole punching needs it
 
 Both kinds take ``congestion=ledbat`` (or ``ledbat++``, ``shallow``, or the dotted name of a controller class) and
 ``target=25ms``, how long packets may wait in queues.
@@ -15,6 +16,7 @@ Both kinds take ``congestion=ledbat`` (or ``ledbat++``, ``shallow``, or the dott
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet import defer, error
@@ -223,10 +225,13 @@ def _parse_client(
     bindAddress: str | None = None,
     *,
     localPort: str | None = None,
+    believeUnreachable: str = "yes",
     congestion: str | None = None,
     target: str | None = None,
 ) -> UTPClientEndpoint:
-    settings = _parse_settings(congestion, target)
+    if believeUnreachable not in ("yes", "no"):
+        raise ValueError(f"believeUnreachable is yes or no, not {believeUnreachable!r}")
+    settings = replace(_parse_settings(congestion, target), believe_unreachable=believeUnreachable == "yes")
     bind_address = None if bindAddress is None and localPort is None else (bindAddress or "", int(localPort or 0))
     return UTPClientEndpoint(reactor, host, int(port), float(timeout), bind_address, settings)
 

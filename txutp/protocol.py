@@ -192,12 +192,18 @@ class UTPProtocol(DatagramProtocol):
         self.settle()
 
     def unreachable(self, datagram: bytes, address: Address, code: int, path_mtu_bytes: int) -> None:
-        """An ICMP error.  It ends an attempt to connect; whatever is up already does not believe it (RFC 5927)."""
+        """An ICMP error.  It ends an attempt to connect, unless the settings forbid that.
+
+        A connection that is up does not believe it (RFC 5927).
+        """
         connection = self.multiplexer.sender_of(datagram, address)
         if connection is None:
             return
         if code == errno.EMSGSIZE:
             connection.path_takes(path_mtu_bytes - ip_overhead_bytes(address))
+        elif not connection.settings.believe_unreachable:
+            # the error of an early SYN may come after the SYN-ACK, too
+            return
         elif connection.state == SYN_SENT:
             connection.fail(REFUSED_BY_PEER if code == errno.ECONNREFUSED else UNREACHABLE)
             self.touch(connection)

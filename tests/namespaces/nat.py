@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import struct
 import sys
 import time
 from typing import Any
@@ -15,22 +16,44 @@ PORT = 6881
 TIMEOUT_SECONDS = 20
 DATA = b"0123456789" * 10_000
 
+# A router quotes as much of a packet as fits into 576 bytes (RFC 1812 section 4.3.2.3).
+QUOTED_BYTES = 548
+
 
 def say(**what: object) -> None:
     """Tell our parent."""
     print(json.dumps(what), flush=True)
 
 
-def route(left_mac: str, right_mac: str) -> None:
+def checksum(data: bytes) -> int:
+    """That of IP and ICMP (RFC 1071)."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def port_unreachable(packet: bytes) -> bytes:
+    """What the receiver's side of a filter answers to an IPv4 packet: ICMP type 3, code 3, with the packet in it."""
+    icmp = bytearray(struct.pack("!BBHI", 3, 3, 0, 0) + packet[:QUOTED_BYTES])
+    struct.pack_into("!H", icmp, 2, checksum(icmp))
+    header = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(icmp), 0, 0, 64, socket.IPPROTO_ICMP, 0))
+    header += packet[16:20] + packet[12:16]
+    struct.pack_into("!H", header, 10, checksum(header))
+    return bytes(header + icmp)
+
+
+def route(left_mac: str, right_mac: str, answers: str) -> None:
     """Carry UDP between eth1 and eth2, but only to where something came from, until our parent says a line.
 
+    Where ``answers`` is "icmp", what may not pass is answered with an ICMP error; with "none" it is swallowed.
     The kernel must not forward.  Checksums are left out, because those of virtual cables are not computed yet.
     """
     sockets = {}
     for name in ("eth1", "eth2"):
         sockets[name] = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
         sockets[name].bind((name, ETH_P_IP))
-    other = {"eth1": ("eth2", bytes.fromhex(right_mac)), "eth2": ("eth1", bytes.fromhex(left_mac))}
+    macs = {"eth1": bytes.fromhex(left_mac), "eth2": bytes.fromhex(right_mac)}
+    far_side = {"eth1": "eth2", "eth2": "eth1"}
     opened: dict[str, set[bytes]] = {"eth1": set(), "eth2": set()}
     swallowed = carried = 0
     say(ready=True)
@@ -51,21 +74,23 @@ def route(left_mac: str, right_mac: str) -> None:
             source_port = packet[header_bytes : header_bytes + 2]
             destination_port = packet[header_bytes + 2 : header_bytes + 4]
             opened[name].add(bytes(source + source_port + destination + destination_port))
-            far, mac = other[name]
+            far = far_side[name]
             if bytes(destination + destination_port + source + source_port) not in opened[far]:
                 swallowed += 1
+                if answers == "icmp":
+                    incoming.sendto(port_unreachable(packet), (name, ETH_P_IP, 0, 0, macs[name]))
                 continue
             packet[header_bytes + 6 : header_bytes + 8] = bytes(2)
-            sockets[far].sendto(packet, (far, ETH_P_IP, 0, 0, mac))
+            sockets[far].sendto(packet, (far, ETH_P_IP, 0, 0, macs[far]))
             carried += 1
 
 
-def peer(host: str) -> None:
+def peer(host: str, believe_unreachable: str) -> None:
     """Listen, connect to a peer who does the same, and say when both connections have carried data both ways."""
     from twisted.internet import reactor
     from twisted.internet.protocol import Factory, Protocol
 
-    from txutp import UTPClientEndpoint, listenUTP
+    from txutp import Settings, UTPClientEndpoint, listenUTP
 
     started = [0.0]
     finished: list[str] = []
@@ -88,11 +113,12 @@ def peer(host: str) -> None:
         return Factory.forProtocol(type(role, (Talking,), {"role": role}))
 
     listenUTP(reactor, PORT, factory("acceptor"))
-    endpoint = UTPClientEndpoint(reactor, host, PORT, bindAddress=("", PORT))
+    settings = Settings(believe_unreachable=believe_unreachable == "yes")
+    endpoint = UTPClientEndpoint(reactor, host, PORT, bindAddress=("", PORT), settings=settings)
     say(ready=True)
     sys.stdin.readline()
     started[0] = time.monotonic()
-    endpoint.connect(factory("initiator")).addErrback(lambda failure: say(failure=str(failure)))
+    endpoint.connect(factory("initiator")).addErrback(lambda failure: say(failure=failure.type.__name__))
     reactor.callLater(TIMEOUT_SECONDS, reactor.stop)  # type: ignore[attr-defined]
     reactor.run()  # type: ignore[attr-defined]
 

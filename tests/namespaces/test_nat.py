@@ -35,12 +35,12 @@ class Filtered(Cables):
         assert line(started) == {"ready": True}
         return started
 
-    def route(self) -> subprocess.Popen[str]:
+    def route(self, answers: str = "none") -> subprocess.Popen[str]:
         call("ip", "netns", "exec", self.names["router"], "sysctl", "-qw", "net.ipv4.ip_forward=0")
         for side in ("left", "right"):
             # the program carries packets, no larger bursts
             ip("-n", self.names[side], "link", "set", "eth0", "gso_max_segs", 1)
-        return self.program("router", "route", self._mac("left"), self._mac("right"))
+        return self.program("router", "route", self._mac("left"), self._mac("right"), answers)
 
     def _mac(self, side: str) -> str:
         shown = subprocess.run(
@@ -60,8 +60,8 @@ def test_both_connections_come_up_through_both_filters(later_seconds: float) -> 
     """The second peer's SYN goes through at once, and tells the first one to repeat its own: no three seconds."""
     with Filtered() as cables:
         router = cables.route()
-        left = cables.program("left", "peer", HOSTS[4]["right"])
-        right = cables.program("right", "peer", HOSTS[4]["left"])
+        left = cables.program("left", "peer", HOSTS[4]["right"], "yes")
+        right = cables.program("right", "peer", HOSTS[4]["left"], "yes")
         go(left)
         time.sleep(later_seconds)
         go(right)
@@ -73,3 +73,29 @@ def test_both_connections_come_up_through_both_filters(later_seconds: float) -> 
     assert heard[1]["seconds"] < 2.5
     if later_seconds:
         assert routed["swallowed"] >= 1
+
+
+def test_filters_that_answer_with_icmp_errors_stop_nobody_who_does_not_believe_them() -> None:
+    """The first SYN draws "port unreachable", and is repeated when the other peer's SYN has come through."""
+    with Filtered() as cables:
+        router = cables.route("icmp")
+        left = cables.program("left", "peer", HOSTS[4]["right"], "no")
+        right = cables.program("right", "peer", HOSTS[4]["left"], "no")
+        go(left)
+        time.sleep(0.3)
+        go(right)
+        heard = [line(left), line(right)]
+        go(router)
+        routed = line(router)
+    for said in heard:
+        assert said["finished"] == ["acceptor", "initiator"]
+    assert heard[1]["seconds"] < 2.5
+    assert routed["swallowed"] >= 1
+
+
+def test_such_an_error_ends_the_attempt_of_a_peer_that_believes_it() -> None:
+    with Filtered() as cables:
+        cables.route("icmp")
+        left = cables.program("left", "peer", HOSTS[4]["right"], "yes")
+        go(left)
+        assert line(left) == {"failure": "ConnectionRefusedError"}

@@ -43,6 +43,10 @@ class Settings:
 
     syn_timeout_us: int = 3 * SECOND_US
     """Wait for the answer to the first SYN; doubled each time.  libtorrent opens a twin for an earlier repetition."""
+    believe_unreachable: bool = True
+    """Whether an ICMP error, such as "port unreachable", ends an attempt to connect at once.  False lets the SYN be
+    repeated until an answer, a RESET or the timeout: two peers that punch holes through NATs (BEP 55) can meet such an
+    error before the hole is there."""
     connect_timeout_us: int = 30 * SECOND_US
     """How long an outgoing connection may take when the caller did not say."""
     half_open_timeout_us: int = 10 * SECOND_US
@@ -75,6 +79,10 @@ class Settings:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "congestion" or (value is None and field.name in optional):
+                continue
+            if isinstance(field.default, bool):
+                if not isinstance(value, bool):
+                    raise TypeError(f"{field.name} is True or False, not {value!r}")
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 also = " or None" if field.name in optional else ""
