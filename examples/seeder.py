@@ -8,6 +8,11 @@ For instance, over uTP, on all interfaces:
 
 It runs until it is interrupted. There is no tracker in it: the others must be told the address,
 as leecher.py is by its endpoint string.
+
+All peers that ask are served at the same time, and the congestion controllers of their connections
+share the link out. A peer that does not take what it asks for costs a fixed amount of memory: no
+more blocks are read for it than its transport wants, and no more of its requests are read than
+wait already.
 """
 
 from __future__ import annotations
@@ -35,14 +40,19 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 from zope.interface import implementer
 
+# So many requests of a peer wait here; what else it says waits in its connection. Some clients send
+# 500 at a time.
+MAXIMUM_REQUESTS = 1000
+
 
 @implementer(IPushProducer)
 class Answers:
     """The requests of one peer, answered no faster than the connection carries the answers.
 
     It is the producer of the peer's transport: while the transport says pause, requests wait here
-    as a few bytes each, instead of their blocks waiting in the transport. (The peer itself cannot
-    be the producer: Int32StringReceiver has methods of the same names, which pause its reading.)
+    as a few bytes each, instead of their blocks waiting in the transport. When too many wait, the
+    peer is not listened to until half of them are answered. (The peer itself cannot be the producer:
+    Int32StringReceiver has methods of the same names, which pause its reading.)
     """
 
     def __init__(self, peer: Seeder) -> None:
@@ -54,6 +64,8 @@ class Answers:
         """Answer a request, now or when there is room."""
         self.requests.append(block)
         self.send()
+        if len(self.requests) >= MAXIMUM_REQUESTS:
+            self.peer.pauseProducing()
 
     def cancel(self, block: Block) -> None:
         """Forget a request if it is not answered yet."""
@@ -64,6 +76,8 @@ class Answers:
         """Send blocks until there are no more requests, or the transport has enough."""
         while self.requests and not self.paused:
             self.peer.send_block(self.requests.popleft())
+        if self.peer.paused and len(self.requests) <= MAXIMUM_REQUESTS // 2:
+            self.peer.resumeProducing()
 
     # From here on: what the transport calls.
 
@@ -85,6 +99,8 @@ class Seeder(Peer):
         super().__init__(torrent)
         self.content = content
         self.answers = Answers(self)
+        # A choked peer does not ask.
+        self.choked = True
 
     def connectionMade(self) -> None:
         print(f"{self.transport.getPeer()} came", file=sys.stderr)
@@ -99,7 +115,8 @@ class Seeder(Peer):
         self.send(BITFIELD, bits.to_bytes((pieces + spare) // 8, "big"))
 
     def message_received(self, kind: int, body: bytes) -> None:
-        if kind == INTERESTED:
+        if kind == INTERESTED and self.choked:
+            self.choked = False
             self.send(UNCHOKE)
         elif kind in (REQUEST, CANCEL) and len(body) == 12:
             block = Block(*struct.unpack("!III", body))
@@ -115,6 +132,8 @@ class Seeder(Peer):
         self.content.seek(block.piece * self.torrent.piece_length + block.offset)
         data = self.content.read(block.length)
         self.send(PIECE, struct.pack("!II", block.piece, block.offset) + data)
+        # It may be silent because it is not listened to; that it takes blocks will do.
+        self.resetTimeout()
 
     def ended(self, why: str) -> None:
         print(f"{self.transport.getPeer()} went. {why}", file=sys.stderr)
