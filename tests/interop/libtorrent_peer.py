@@ -7,8 +7,9 @@
 The last one is told only where a node of the DHT is, and has to find peers there.
 
 Results are lines of JSON. {"port": P} comes first from a seed. One more line comes when a peer has
-fetched everything and gone, or when the file is complete: whether the connection was uTP, how many
-connections there were, and how they ended. Then the program ends.
+fetched something and gone, or when the file is complete: whether the connection was uTP, how many
+connections there were, how they ended, and how many bytes of the file were sent. Then the program
+ends.
 
 With TXUTP_INTEROP_TRANSPORT=tcp it is TCP only. That proves the tests themselves.
 """
@@ -87,6 +88,7 @@ class Observer:
             "over_utp": sorted(self.peers_over_utp),
             "connections": self.connections,
             "disconnections": self.disconnections,
+            "sent_bytes": self.torrent.status().total_payload_upload,
         }
 
 
@@ -109,8 +111,7 @@ def main(verb: str, torrent_path: str, directory: str, port: str = "0") -> None:
         while not torrent.status().is_seeding:
             observer.look()
         print_line({"port": observer.port})
-        length = parameters.ti.total_size()
-        while torrent.status().total_payload_upload < length or torrent.get_peer_info():
+        while not torrent.status().total_payload_upload or torrent.get_peer_info():
             observer.look()
     else:
         if verb == "find":

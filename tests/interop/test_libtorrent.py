@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
 
-from .support import HERE, HOST, ROOT, TRANSPORT, running, seeded_bytes, tally_of, within
+from .support import HERE, HOST, ROOT, TRANSPORT, Program, running, seeded_bytes, tally_of, within
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 LENGTH = 16_000_000
+LEECHERS = 20
 PIECE_LENGTH = 256 * 1024
 
 # libtorrent gives up a connection when one packet is lost three times. Then it, or the leecher,
@@ -84,6 +87,77 @@ async def test_leecher_fetches_from_libtorrent(tmp_path: Path, content: Path, to
     assert tally_of(output.read_bytes()) == tally_of(content.read_bytes())
     assert result["over_utp"] == [TRANSPORT == "utp"]
     assert result["connections"] == 1
+    assert result["sent_bytes"] >= LENGTH
+
+
+@pytest_twisted.ensureDeferred
+@within(seconds=LIMIT_SECONDS)
+async def test_leecher_fetches_from_several_at_once(tmp_path: Path, content: Path, torrent: Path) -> None:
+    """A libtorrent seed and our seeder each send a part of the file, beside a port where nobody is."""
+    output = tmp_path / "fetched.bin"
+
+    async with (
+        running(*PEER, "seed", str(torrent), str(content.parent)) as seed,
+        running(*SEEDER, str(torrent), str(content), f"{TRANSPORT}:0:interface={HOST}") as seeder,
+    ):
+        ports = [(await seed.result())["port"], port_of(await seeder.line()), 9]
+        endpoints = [f"{TRANSPORT}:{HOST}:{port}" for port in ports]
+        async with running(*LEECHER, str(torrent), str(output), *endpoints) as leecher:
+            await leecher.finished()
+        result = await seed.result()
+        await seeder.says(b"went. The other side closed the connection.")
+
+    assert tally_of(output.read_bytes()) == tally_of(content.read_bytes())
+    assert result["over_utp"] == [TRANSPORT == "utp"]
+    assert 0 < result["sent_bytes"] < LENGTH
+
+
+@pytest_twisted.ensureDeferred
+@within(seconds=LIMIT_SECONDS)
+async def test_many_leechers_and_libtorrent_at_once(
+    tmp_path: Path, content: Path, torrent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One seeder serves all of them at the same time, and keeps no more than a little for each."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    leech = importlib.import_module("leecher").main
+    directory = tmp_path / "there"
+    directory.mkdir()
+
+    async with running(*SEEDER, str(torrent), str(content), f"{TRANSPORT}:0:interface={HOST}") as seeder:
+        port = port_of(await seeder.line())
+        before = peak_memory_bytes(seeder)
+        async with running(*PEER, "fetch", str(torrent), str(directory), str(port)) as peer:
+            outputs = [tmp_path / f"fetched{number}.bin" for number in range(LEECHERS)]
+            endpoint = f"{TRANSPORT}:{HOST}:{port}"
+            await gatherResults(
+                [Deferred.fromCoroutine(leech(reactor, str(torrent), str(output), endpoint)) for output in outputs]
+            )
+            result = await peer.result()
+            await peer.finished()
+        memory_bytes = peak_memory_bytes(seeder) - before
+        came = seeder.errors.split(b" went.")[0].count(b" came")
+
+    assert {tally_of(path.read_bytes())["sha256"] for path in [*outputs, directory / content.name]} == {
+        tally_of(content.read_bytes())["sha256"]
+    }
+    assert result["over_utp"] == [TRANSPORT == "utp"]
+    assert came > LEECHERS // 2
+    assert memory_bytes < 2_000_000 * LEECHERS
+
+
+def port_of(line: str) -> int:
+    """What a seeder listens on."""
+    match = re.search(r"port (\d+)$", line)
+    assert match
+    return int(match[1])
+
+
+def peak_memory_bytes(program: Program) -> int:
+    """The most that a process has had in memory so far."""
+    status = Path(f"/proc/{program.transport.pid}/status").read_text()
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert match
+    return int(match[1]) * 1024
 
 
 @pytest_twisted.ensureDeferred
@@ -95,9 +169,8 @@ async def test_libtorrent_fetches_from_seeder(tmp_path: Path, content: Path, tor
 
     endpoint = f"{TRANSPORT}:0:interface={HOST}"
     async with running(*SEEDER, str(torrent), str(content), endpoint) as seeder:
-        match = re.search(r"port (\d+)$", await seeder.line())
-        assert match
-        async with running(*PEER, "fetch", str(torrent), str(directory), match[1]) as leecher:
+        port = port_of(await seeder.line())
+        async with running(*PEER, "fetch", str(torrent), str(directory), str(port)) as leecher:
             result = await leecher.result()
             await leecher.finished()
 
@@ -135,9 +208,7 @@ async def test_leecher_fetches_from_seeder(tmp_path: Path, content: Path, torren
 
     endpoint = f"{TRANSPORT}:0:interface={HOST}"
     async with running(*SEEDER, str(torrent), str(content), endpoint) as seeder:
-        match = re.search(r"port (\d+)$", await seeder.line())
-        assert match
-        endpoint = f"{TRANSPORT}:{HOST}:{match[1]}"
+        endpoint = f"{TRANSPORT}:{HOST}:{port_of(await seeder.line())}"
         async with running(*LEECHER, str(torrent), str(output), endpoint) as leecher:
             await leecher.finished()
 
