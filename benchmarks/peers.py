@@ -29,10 +29,11 @@ LABELS = {
     "libtorrent": "libtorrent uTP (C++)",
     "aioquic": "aioquic (QUIC, encrypted)",
     "blocking": "a blocking socket (Python)",
+    "qbittorrent": "qBittorrent (C++)",
 }
 
 # Kinds with a module of their own in ``ends``; those that are called like the package that they need.
-MODULES = {"aioquic": "quic", "blocking": "blocking", "libtorrent": "torrent"}
+MODULES = {"aioquic": "quic", "blocking": "blocking", "libtorrent": "torrent", "qbittorrent": "qbittorrent"}
 PACKAGES = ("aioquic", "libtorrent")
 
 
@@ -56,6 +57,8 @@ def why_not(kind: str) -> str:
         if shutil.which("node") is None:
             return "no utp-native: it needs node"
         return "" if NATIVE_PACKAGE.exists() else "no utp-native: it needs `npm install` in tests/interop"
+    if kind == "qbittorrent":
+        return "" if shutil.which("qbittorrent-nox") else "no qbittorrent: it needs qbittorrent-nox"
     if kind in PACKAGES and importlib.util.find_spec(kind) is None:
         return f"no {kind}: it needs `pip install {kind}`"
     return ""

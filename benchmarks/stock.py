@@ -2,7 +2,8 @@
 
 txutp itself asks for 4 MiB and tells its peer when less was granted; most other programs do neither.  Each peer gets
 the stream with the default controller and with LEDBAT, into a stock buffer and into a large one.  For comparison
-another sender sends to the same peer: one of the peer's own kind, or utp-native where there is none.
+another sender sends to the same peer: one of the peer's own kind, or utp-native where there is none.  qBittorrent is
+measured only as it comes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from benchmarks.network import Alone, Cable, Namespaces, why_no_namespaces
 from benchmarks.parts import Column, Part, Row, Sizes
-from benchmarks.peers import LABELS
+from benchmarks.peers import LABELS, why_not
 from benchmarks.transfers import row
 
 # What the ends call a buffer that nobody has asked for, and one of 4 MiB.
@@ -23,11 +24,12 @@ BUFFERS = {"stock": "unasked", "large": "large"}
 CONTROLLERS: dict[str, dict[str, str]] = {"default": {}, "ledbat": {"congestion": "ledbat"}}
 OTHER = "other"
 
-# Receiver -> the other sender, and the module of ``ends`` by which txutp sends.
-PEERS = {
-    "utp-native": ("utp-native", "stream"),
-    "libtorrent": ("libtorrent", "seed"),
-    "blocking": ("utp-native", "stream"),
+# Receiver -> the other sender, the module of ``ends`` by which txutp sends, and the buffers.
+PEERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "utp-native": ("utp-native", "stream", ("stock", "large")),
+    "libtorrent": ("libtorrent", "seed", ("stock", "large")),
+    "qbittorrent": ("libtorrent", "seed", ("stock",)),
+    "blocking": ("utp-native", "stream", ("stock", "large")),
 }
 
 # Which part of the bytes of the fastest we send, and the others.
@@ -36,16 +38,19 @@ SHARE_OF_OTHERS = 1 / 16
 
 
 def why_no_seed(peer: str) -> str:
-    """Why txutp cannot send to a client of BitTorrent; empty if it can, or need not."""
-    if PEERS[peer][1] == "seed" and importlib.util.find_spec("bencode2") is None:
-        return "no seed for libtorrent: it needs `pip install bencode2`"
-    return ""
+    """Why no torrent can be sent to a client of BitTorrent; empty if it can, or need not."""
+    if PEERS[peer][1] != "seed":
+        return ""
+    if importlib.util.find_spec("bencode2") is None:
+        return f"no seed for {peer}: it needs `pip install bencode2`"
+    # it makes the torrent
+    return why_not("libtorrent")
 
 
 def rows_of(network: Namespaces, peer: str, sizes: Sizes) -> Iterator[Row]:
     """What one peer gets."""
-    other, module = PEERS[peer]
-    for buffers in BUFFERS:
+    other, module, sizes_of_buffers = PEERS[peer]
+    for buffers in sizes_of_buffers:
         for name, options in CONTROLLERS.items():
             total_bytes = int(SHARE * sizes.stream_bytes)
             label = f"{LABELS['utp']}, {name}"

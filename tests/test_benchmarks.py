@@ -310,19 +310,21 @@ def test_buffers() -> None:
 @pytest.mark.parametrize("peer", stock.PEERS)
 def test_stock_peers(peer: str) -> None:
     """Each row has the receive buffer that it is about, and each way to send to the peer comes to its end."""
-    for kind in (peer, stock.PEERS[peer][0]):
-        needs(kind)
+    other, _, sizes_of_buffers = stock.PEERS[peer]
+    needs(peer)
+    needs(other)
     if reason := stock.why_no_seed(peer):
         pytest.skip(reason)
-    names = [f"{name}-{buffers}" for buffers in stock.BUFFERS for name in (*stock.CONTROLLERS, stock.OTHER)]
+    names = [f"{name}-{buffers}" for buffers in sizes_of_buffers for name in (*stock.CONTROLLERS, stock.OTHER)]
 
     values = measured(stock.LOOPBACK, *(f"{peer}/{name}" for name in names))
 
     assert list(values) == [f"{peer}/{name}" for name in names]
     default = int(Path("/proc/sys/net/core/rmem_default").read_text())
     for key, each in values.items():
-        granted = each["granted_receive_bytes"]
-        assert granted == default if key.endswith("stock") else granted > default
+        if peer != "qbittorrent":  # which does not tell
+            granted = each["granted_receive_bytes"]
+            assert granted == default if key.endswith("stock") else granted > default
         assert each["megabytes_per_second"] > 0
         assert ("sent_again_percent" in each) == (stock.OTHER not in key)
 

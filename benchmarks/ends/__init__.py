@@ -7,20 +7,21 @@ its end what it measured, and those that can be asked answer each line of standa
 They use what txutp offers in public, with few exceptions that tolerate to be wrong: ``python -m benchmarks compare``
 runs them with older versions of it.
 
-================= =====================================================================
-``talk.py``       lines of JSON, clocks
-``transports.py`` from a name like ``utp-no-offload`` to endpoints; what a port has counted
-``stream.py``     one stream, as fast as it goes
-``echo.py``       a server for the next two
-``visits.py``     connect, one byte there and back, close: many of them
-``pingpong.py``   a message there and back, again and again
-``crowd.py``      many busy streams at once, asked how far they are
-``idle.py``       connections that do nothing
-``blocking.py``   a plain uTP receiver on a blocking socket
-``seed.py``       one file from txutp to a BitTorrent client
-``bare.py``       datagrams without any protocol
-``quic.py``       aioquic
-``torrent.py``    libtorrent
-``native.js``     utp-native
-================= =====================================================================
+================== ====================================================================
+``talk.py``        lines of JSON, clocks
+``transports.py``  from a name like ``utp-no-offload`` to endpoints; what a port has counted
+``stream.py``      one stream, as fast as it goes
+``echo.py``        a server for the next two
+``visits.py``      connect, one byte there and back, close: many of them
+``pingpong.py``    a message there and back, again and again
+``crowd.py``       many busy streams at once, asked how far they are
+``idle.py``        connections that do nothing
+``blocking.py``    a plain uTP receiver on a blocking socket
+``seed.py``        one file from txutp to a BitTorrent client
+``bare.py``        datagrams without any protocol
+``quic.py``        aioquic
+``torrent.py``     libtorrent
+``qbittorrent.py`` qBittorrent
+``native.js``      utp-native
+================== ====================================================================
 """

@@ -21,23 +21,34 @@ from benchmarks.support import ROOT
 
 sys.path.insert(0, str(ROOT / "examples"))
 
-from bittorrent import Torrent
+from bittorrent import Block, Torrent
 from seeder import Seeder
 
 
 class Seed(Seeder):
-    """Says what was counted when the other side has gone."""
+    """Says what was counted when the other side has gone, and how long it took until it had everything."""
 
     def __init__(self, torrent: Torrent, content: Any) -> None:
         super().__init__(torrent, content)
         self.gone: Deferred[None] = Deferred()
+        self._left_bytes = torrent.length
+        self._took: Words = {}
 
     def connectionMade(self) -> None:
         self._stopwatch = Stopwatch()
         super().connectionMade()
 
+    def send_block(self, block: Block) -> None:
+        super().send_block(block)
+        self._left_bytes -= block.length
+        if not self._left_bytes:
+            self.transport.acknowledged().addCallbacks(self._arrived, lambda failure: None)
+
+    def _arrived(self, result: None) -> None:
+        self._took = self._stopwatch.read()
+
     def ended(self, why: str) -> None:
-        say(counted(self.transport) | self._stopwatch.read())
+        say(counted(self.transport) | (self._took or self._stopwatch.read()))
         self.gone.callback(None)
 
 

@@ -68,7 +68,7 @@ def granted_receive_bytes() -> int:
     return granted
 
 
-def description(total_bytes: int) -> Any:
+def torrent_file(total_bytes: int) -> bytes:
     """The torrent of a file of so many zeros; both sides make the same."""
     files = libtorrent.file_storage()
     files.add_file(NAME, total_bytes)
@@ -79,7 +79,12 @@ def description(total_bytes: int) -> Any:
         if length not in digests:
             digests[length] = hashlib.sha1(bytes(length)).digest()
         torrent.set_hash(number, digests[length])
-    return libtorrent.torrent_info(torrent.generate())
+    return libtorrent.bencode(torrent.generate())
+
+
+def description(total_bytes: int) -> Any:
+    """The same for libtorrent."""
+    return libtorrent.torrent_info(libtorrent.bdecode(torrent_file(total_bytes)))
 
 
 class Peer:
