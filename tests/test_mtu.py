@@ -186,6 +186,34 @@ def path(mtu_bytes: int, interface_bytes: int | None = 1_500, settings: Settings
     )
 
 
+class Narrow(Ledbat):
+    """Chooses a window that holds segments of the usual size, and less than one of the largest."""
+
+    window_bytes = 30_000  # type: ignore[assignment]
+
+
+class Narrowing(Narrow):
+    """The same, but only after the probe has found out that the largest ones pass."""
+
+    @property
+    def window_bytes(self) -> int:  # type: ignore[override]
+        return 1 << 20 if self.segment_bytes < 10_000 else 30_000
+
+
+class Tiny(Narrow):
+    """Chooses less than one segment from the beginning."""
+
+    window_bytes = 100  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("controller", [Narrow, Narrowing, Tiny])
+def test_a_window_of_less_than_a_segment_is_no_end(controller: type[Ledbat]) -> None:
+    """With nothing in flight no ack would come to raise it, so one segment may always leave."""
+    pair = path(65_536, 65_536, Settings(congestion=controller))
+    transfer(pair, 6_000_000 if controller is Narrowing else 1_000_000)
+    assert (segment_of(pair) > 30_000) is (controller is Narrowing)
+
+
 def segment_of(pair: Pair) -> int:
     return pair.client.connection.sending.segment_bytes
 

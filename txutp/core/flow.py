@@ -163,8 +163,13 @@ class Flow(SendBuffer):
 
     @property
     def window_bytes(self) -> int:
-        """How much may be in flight."""
-        return SMALL_SEGMENTS * self.segment_bytes if self.steering is None else self.steering.window_bytes
+        """How much may be in flight; one segment always.
+
+        A controller may have chosen less: segments grow, and with nothing in flight no ack would ever raise its window.
+        """
+        if self.steering is None:
+            return SMALL_SEGMENTS * self.segment_bytes
+        return max(self.steering.window_bytes, self.segment_bytes)
 
     @property
     def pacing_rate(self) -> float:
