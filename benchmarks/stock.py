@@ -19,7 +19,7 @@ from benchmarks.parts import Column, Part, Row, Sizes
 from benchmarks.peers import LABELS, why_not
 from benchmarks.transfers import row
 
-# What the ends call a buffer that nobody has asked for, and one of 4 MiB.
+# Receive buffer -> `kernel_buffers` in the options of an end: as Linux comes, and 4 MiB.
 BUFFERS = {"stock": "unasked", "large": "large"}
 CONTROLLERS: dict[str, dict[str, str]] = {"default": {}, "ledbat": {"congestion": "ledbat"}}
 OTHER = "other"

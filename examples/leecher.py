@@ -37,12 +37,11 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import react
 
-# So many requests to one peer are on their way at any time. 128 of 16 KiB are 2 MiB, which keeps a
-# link of 160 Mbit/s busy over a round trip of 100 ms.
+# Requests to one peer that are on their way at any time. 128 of 16 KiB are 2 MiB, which keeps a link
+# of 160 Mbit/s busy over a round trip of 100 ms.
 PIPELINE_REQUESTS = 128
 
-# When all blocks have been asked for, a peer that has little left to send is asked for so many of
-# those that others have not sent yet.
+# Requests to one peer at the end, when all blocks have been asked for and it helps the others.
 ENDGAME_REQUESTS = 8
 
 
@@ -56,7 +55,7 @@ class Download:
         # Fires when every piece is in the output.
         self.completed: Deferred[None] = Deferred()
 
-        # Each block is in one of these: asked of nobody, asked of somebody, here, or in the output.
+        # Each block is in one of these: not asked for, asked for, here, or in the output.
         pieces = range(len(torrent.piece_hashes))
         self.wanted = {piece: deque(torrent.blocks_of(piece)) for piece in pieces}
         self.asked: dict[Block, set[Leecher]] = {}
@@ -221,7 +220,7 @@ class Leecher(Peer):
             self.send(REQUEST, struct.pack("!III", *block))
 
     def cancel(self, block: Block) -> None:
-        """Somebody else has sent this block."""
+        """Another peer has sent this block."""
         self.asked.remove(block)
         self.send(CANCEL, struct.pack("!III", *block))
         self.ask()

@@ -4,7 +4,7 @@
 
 Both sides are started at about the same time, each with the address of the other one. In BitTorrent a third peer, which
 is connected to both, tells them to begin. Each side listens and calls from one UDP port, so both calls may succeed: the
-two connections are told apart by who began them, and both sides drop the same one.
+two connections differ in the side that began them, and both sides drop the same one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def address(text: str) -> tuple[str, int]:
 
 
 async def main(reactor: Any, ours: str, theirs: str) -> None:
-    """Listen, call, and stay until interrupted, or until nobody answers."""
+    """Listen, call, and stay until interrupted; without an answer, end."""
     here, there = address(ours), address(theirs)
     server = UTPServerEndpoint(reactor, here[1], interface=here[0])
     await server.listen(Factory.forProtocol(lambda: Peer(we_began=False)))
@@ -77,7 +77,7 @@ async def main(reactor: Any, ours: str, theirs: str) -> None:
         await connectProtocol(client, Peer(we_began=True))
     except ConnectError as problem:
         if not Peer.known:
-            sys.exit(f"Nobody is there. {problem}")
+            sys.exit(f"The peer does not answer. {problem}")
     await Deferred()
 
 

@@ -40,8 +40,8 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 from zope.interface import implementer
 
-# So many requests of a peer wait here; what else it says waits in its connection. Some clients send
-# 500 at a time.
+# Requests of one peer that wait here; its further ones wait in its connection. Some clients send 500
+# at a time.
 MAXIMUM_REQUESTS = 1000
 
 

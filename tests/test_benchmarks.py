@@ -329,7 +329,7 @@ def test_stock_peers(peer: str) -> None:
         assert ("sent_again_percent" in each) == (stock.OTHER not in key)
 
 
-def test_a_controller_that_nobody_knows() -> None:
+def test_an_unknown_controller() -> None:
     """The name is used, so a wrong one ends the sender with the words of txutp."""
     with (
         end("utp", "stream", "send", Host("127.0.0.1"), port=9, bytes=1, congestion="nonsense") as sender,

@@ -256,7 +256,7 @@ def test_copy_file(place: Path, terminal: bool) -> None:
 
 
 def test_punch(place: Path) -> None:
-    """The first peer outlives that nobody is there; both keep the same one of two connections, and one is left."""
+    """The first peer outlives the closed port of the second; then both keep the same one of two connections."""
     ports = []
     for _ in range(2):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

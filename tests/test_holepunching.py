@@ -30,7 +30,7 @@ ICMP_ERRORS = [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.
 
 
 class Unanswered(ScriptedServer):
-    """A client whose SYNs nobody answers, and whose network can say so."""
+    """A client whose SYNs are not answered, and an ICMP error for each of them if a test wants it."""
 
     def __init__(self, settings: Settings, timeout: float = 30) -> None:
         super().__init__(settings=settings, answer=False, timeout=timeout)
@@ -78,8 +78,8 @@ def test_an_error_of_an_early_syn_that_comes_late_does_not_harm_the_connection()
         assert bool(scene.client.lost) is settings.believe_unreachable
 
 
-def test_a_reset_refuses_whoever_punches() -> None:
-    """NATs send no RESETs: it comes from a peer who does not want us."""
+def test_a_reset_refuses_in_any_case() -> None:
+    """NATs send no RESETs: it comes from a peer that does not want the connection."""
     scene = Unanswered(STUBBORN)
     scene.peer.reset()
     scene.run(0.001)
@@ -87,7 +87,7 @@ def test_a_reset_refuses_whoever_punches() -> None:
 
 
 def closed_port(interface: str) -> int:
-    """A UDP port on which nobody listens."""
+    """A free UDP port."""
     with socket.socket(socket.AF_INET6 if ":" in interface else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind((interface, 0))
         return int(probe.getsockname()[1])
@@ -96,7 +96,7 @@ def closed_port(interface: str) -> int:
 @pytest.mark.parametrize("interface", [LOCAL, "::1"])
 @pytest_twisted.ensureDeferred
 async def test_a_port_that_opens_later_is_reached(interface: str) -> None:
-    """The kernel says of the first SYNs that nobody is there."""
+    """The kernel answers the first SYNs with "port unreachable"."""
     number = closed_port(interface)
     endpoint = UTPClientEndpoint(reactor, interface, number, timeout=20, settings=STUBBORN)
     attempt = endpoint.connect(Accepting())

@@ -52,7 +52,7 @@ class Counting(seeder.Seeder):
         super().send_block(block)
 
     def refuse(self, block: bittorrent.Block) -> None:
-        """What is asked for beyond the limit."""
+        """Called for each request beyond the limit."""
 
     def ended(self, why: str) -> None:
         super().ended(why)
@@ -124,7 +124,7 @@ class Swarm:
         self.seeders: list[list[Any]] = []
 
     def seed(self, kind: type[seeder.Seeder] | None, link: Link = FAST) -> list[Any]:
-        """One more host with a seeder of this kind, or with nobody; what it has made comes into the list."""
+        """One more host with a seeder of this kind, or without one; its protocols come into the list."""
         host, made = f"10.0.1.{len(self.seeders)}", []
         self.seeders.append(made)
         self.network.connect(host, HERE, Link(**{name: getattr(link, name) for name in LINK_FIELDS}), Link(5_000))
@@ -136,7 +136,7 @@ class Swarm:
         return made
 
     def fetch(self, seconds: float = 120) -> Any:
-        """Let the leecher fetch from all of them; gives None, or what it ended with."""
+        """Let the leecher fetch from all of them; returns None, or the exception that ended it."""
         strings = [f"utp:10.0.1.{number}:{PORT}:timeout=10" for number in range(len(self.seeders))]
         ended: list[Any] = []
         running = Deferred.fromCoroutine(leecher.main(self.here, str(self.path), str(self.output), *strings))
@@ -221,7 +221,7 @@ def test_a_peer_that_cannot_be_reached_does_not_stop_the_others(swarm: Swarm) ->
     assert swarm.is_complete()
 
 
-def test_without_anybody_it_says_why_of_each(swarm: Swarm) -> None:
+def test_a_failure_names_the_reason_of_each_peer(swarm: Swarm) -> None:
     swarm.seed(None)
     swarm.seed(Leaving)
     problem = swarm.fetch()
@@ -254,8 +254,8 @@ def test_a_liar_who_is_alone_is_to_blame(swarm: Swarm) -> None:
 
 
 @pytest.mark.parametrize("liars", [1, 2])
-def test_liars_among_others_are_found_and_nobody_else_is_left(swarm: Swarm, liars: int) -> None:
-    """Pieces have blocks of several peers, so that a wrong one alone does not tell who it was."""
+def test_liars_among_others_are_found_and_no_honest_peer_is_left(swarm: Swarm, liars: int) -> None:
+    """Pieces have blocks of several peers, so that a wrong one alone does not show the liar."""
     bad = [swarm.seed(Liar) for _ in range(liars)]
     good = [swarm.seed(Counting) for _ in range(2)]
     assert swarm.fetch() is None
@@ -265,7 +265,7 @@ def test_liars_among_others_are_found_and_nobody_else_is_left(swarm: Swarm, liar
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_happens_the_file_is_right_in_the_end(tmp_path: Path, seed: int) -> None:
+def test_the_file_is_right_in_the_end_with_any_mixture_of_peers(tmp_path: Path, seed: int) -> None:
     """Peers of all kinds in any order, with one good one among them."""
     dice = random.Random(seed)
     swarm = Swarm(tmp_path)

@@ -1,4 +1,4 @@
-"""One stream into a plain program: a blocking UDP socket, one acknowledgement for whatever a turn of reading finds.
+"""One stream into a plain program: a blocking UDP socket, and one acknowledgement for each turn of reading.
 
 Verb: receive.  Options: host, bytes, kernel_buffers.  Many peers are written like this, and few of them ask for a
 larger receive buffer.  It speaks as much of BEP 29 as a receiver needs and shares no code with txutp.
@@ -27,7 +27,7 @@ SELECTIVE_ACK = 1
 WINDOW_BYTES = 1 << 20
 LARGEST_DATAGRAM_BYTES = 65_535
 
-# A turn of reading ends when the socket is empty, or with so many datagrams.
+# Datagrams in a turn of reading, which ends earlier if the socket is empty.
 BURST_DATAGRAMS = 64
 
 # Packets farther ahead of the acknowledgement are dropped, as libutp does.
@@ -35,7 +35,7 @@ AHEAD_PACKETS = 1023
 
 LARGE_BUFFER_BYTES = 4 << 20
 
-# A FIN without an answer is repeated so often, after so long each.
+# Seconds until an unanswered FIN is repeated, and the number of times.
 FIN_SECONDS = 0.5
 FIN_TRIES = 6
 
@@ -70,7 +70,7 @@ class Receiver:
             self.deliver()
 
     def deliver(self) -> None:
-        """Count what is in order."""
+        """Count the payload that is in order."""
         while not self.ended:
             sequence = (self.acknowledged + 1) & 0xFFFF
             if sequence not in self.ahead:

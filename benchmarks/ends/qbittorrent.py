@@ -1,7 +1,7 @@
 """One file into qBittorrent, over uTP only, as a user has it: with the buffers that it comes with.
 
 Verb: receive.  Options: host, bytes.  The torrent is that of ``torrent.py``.  qBittorrent tells its progress once in a
-second or two, so nobody but the sender knows how long it took.
+second or two, so the sender measures the time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.ends.torrent import IN_MEMORY, torrent_file
 PROGRAM = "qbittorrent-nox"
 POLL_SECONDS = 0.05
 
-# Nothing but uTP, nothing to find peers with, no login for whoever is on this machine.
+# Nothing but uTP, nothing to find peers with, no login for programs on this machine.
 CONFIGURATION = """
 [BitTorrent]
 Session\\BTProtocol=UTP
@@ -45,7 +45,7 @@ WebUI\\Port={web_port}
 
 
 def free_port(host: str, kind: socket.SocketKind) -> int:
-    """A port that nobody has."""
+    """A free port of a host."""
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -91,7 +91,7 @@ class Client:
 
 
 def receive(options: Words, directory: Path) -> None:
-    """Fetch the file from whoever comes."""
+    """Fetch the file from the peer that connects."""
     client = Client(options, directory)
     try:
         client.wait("downloading", "stalledDL")

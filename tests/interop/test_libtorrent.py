@@ -93,7 +93,7 @@ async def test_leecher_fetches_from_libtorrent(tmp_path: Path, content: Path, to
 @pytest_twisted.ensureDeferred
 @within(seconds=LIMIT_SECONDS)
 async def test_leecher_fetches_from_several_at_once(tmp_path: Path, content: Path, torrent: Path) -> None:
-    """A libtorrent seed and our seeder each send a part of the file, beside a port where nobody is."""
+    """A libtorrent seed and our seeder each send a part of the file, beside a closed port."""
     output = tmp_path / "fetched.bin"
 
     async with (

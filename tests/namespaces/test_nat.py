@@ -75,7 +75,7 @@ def test_both_connections_come_up_through_both_filters(later_seconds: float) -> 
         assert routed["swallowed"] >= 1
 
 
-def test_filters_that_answer_with_icmp_errors_stop_nobody_who_does_not_believe_them() -> None:
+def test_icmp_errors_of_filters_do_not_stop_peers_that_ignore_them() -> None:
     """The first SYN draws "port unreachable", and is repeated when the other peer's SYN has come through."""
     with Filtered() as cables:
         router = cables.route("icmp")
