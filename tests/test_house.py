@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # The glass floor: Twisted, sockets and clocks begin here.
     ("errors", "environment", "offload", "events", "encodings"),
     ("udp", "outbox"),
-    ("protocol", "program"),
+    ("protocol", "program", "unread"),
     ("transport", "readable"),
     ("tls", "duplex", "sharing", "datagrams"),
     ("port", "client"),

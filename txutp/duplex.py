@@ -184,6 +184,10 @@ class Duplex(Readable):
 
     def _tell_when_arrived(self, callback: Callback) -> None:
         """Call back when the other side has everything that was written so far."""
+        if not self._transport.connected:
+            # the connection has ended, which nobody was told yet: `_tell_end` will call back
+            self._waiting[Deferred()] = callback
+            return
         acknowledged: Deferred[None] = self._transport.acknowledged()
         self._waiting[acknowledged] = callback
         if acknowledged.called:

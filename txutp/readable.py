@@ -4,7 +4,8 @@
 
 As in Node.js nothing flows before somebody wants it: a listener of ``data``, ``resume``, ``pipe`` or a coroutine that
 awaits ``received``.  Until then, and while paused, one delivery is held here, and the transport holds the rest and
-soon keeps the peer from sending.  So an end behind data is told after the data, and an end without data at once.
+soon keeps the peer from sending.  So an end behind data is told after the data, and an end without data at once.  The
+end of the connection is such an end, too, whatever its reason.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Readable(Handle):
         self._problem: BaseException | None = None  # what destroyed us
         self._transport: Any = None  # while connected
         self._held: list[bytes] = []  # arrived while not flowing
+        self._behind_held: Callable[[], None] | None = None  # tells the end of the connection
         self._decoder: Decoder | None = None if self._encoding is None else decoder_for(self._encoding)
         self._end_told = False
         for pipe in self._pipes:
@@ -169,8 +171,13 @@ class Readable(Handle):
     def _flow(self) -> None:
         while self._held and self._flowing and not self.destroyed:
             self._give(self._held.pop(0))
-        if self._flowing and not self._held and self._transport is not None:
+        if not self._flowing or self._held or self._transport is None:
+            return
+        end, self._behind_held = self._behind_held, None
+        if end is None:
             self._transport.resumeProducing()
+        else:
+            end()
 
     def _on_added(self, name: str) -> None:
         if name == "data" and self._flowing is None:

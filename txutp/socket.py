@@ -190,8 +190,12 @@ class Socket(Duplex):
         self._do_now()
         if transport is not self._transport:
             return
+        if self._held:
+            # what has arrived is read first
+            self._behind_held = lambda: self._lost(transport, reason)
+            return
         error = None if reason.check(ConnectionDone) else reason.value
-        if error is None and not self._end_told and not self._held:
+        if error is None and not self._end_told:
             self._take_end()
         if not self.destroyed:
             self._shut(error)

@@ -16,6 +16,10 @@ On producers and closing
     Nothing here calls the application from within a call of the application, but for the producer methods for which
     Twisted's interfaces ask just that.
 
+    A connection may end, for whatever reason, while a paused protocol has not taken everything that arrived.  That
+    stays readable, and ``connectionLost`` comes behind it, with the reason that the connection had (``unread.py``).
+    ``loseConnection`` and ``abortConnection`` do not wait for it, and what is written meanwhile is dropped.
+
 On what has arrived
     ``acknowledged`` tells when the peer has what was written, which no transport over the kernel's TCP can.  Bytes are
     counted from the beginning of the stream, by the core; nothing is counted or looked at while nobody waits.
@@ -41,14 +45,18 @@ from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 from zope.interface import implementer
 
-from txutp.core.connection import CLOSED, Connection
+from txutp.core.connection import CLOSED, DONE, Connection
 from txutp.core.stats import ConnectionStats
 from txutp.errors import exception_for
 from txutp.protocol import UTPProtocol
 from txutp.udp import local_address_for, twisted_address
+from txutp.unread import Unread
 
 # One dataReceived gets about so much; joining more costs more per byte.
 DELIVERY_BYTES = 256 * 1024
+
+# More than any stream has.
+NEVER_BYTES = 1 << 62
 
 _log = Logger()
 
@@ -85,11 +93,12 @@ class UTPTransport:
     _reason: Failure | None = None  # why it has ended
     _waiting: tuple[tuple[int, Deferred[None]], ...] = ()  # who waits until so many bytes are acknowledged, in order
     _on_lost: Callable[[Failure], None] | None = None  # told after the protocol
+    _unread: Unread | None = None  # the connection has ended before its reader took everything
 
     def __init__(self, utp: UTPProtocol, connection: Connection | None, logstr: str) -> None:
         self.reactor = utp.reactor
         self.logstr = logstr
-        self._utp = utp
+        self._utp: UTPProtocol | Unread = utp
         self._connection = connection
 
     def __repr__(self) -> str:
@@ -130,7 +139,7 @@ class UTPTransport:
         # its end, behind the last of them
         if connection.eof_sequence is not None and connection.at_eof:
             untimely = receiving.ready_bytes or self._paused or self.disconnecting or self._end_told
-            if not untimely and connection.state != CLOSED:
+            if not untimely and (connection.state != CLOSED or connection.close_reason != DONE):
                 self._end_told = True
                 self._peer_ended()
             if self.disconnecting and self.producer is not None:
@@ -144,7 +153,10 @@ class UTPTransport:
                 self._call(self.protocol.writeConnectionLost)
 
         if connection.state == CLOSED and self.connected:
-            self._lost(self._failure or Failure(exception_for(connection.close_reason)))
+            if not receiving.ready_bytes or self.disconnecting:
+                self._lost(self._failure or Failure(exception_for(connection.close_reason)))
+            elif self._unread is None:
+                self._utp = self._unread = Unread(self, connection)
 
     def refill(self) -> None:
         """More may leave: let a waiting producer write if little is left."""
@@ -202,6 +214,9 @@ class UTPTransport:
 
     def _lost(self, reason: Failure) -> None:
         """The end, told once."""
+        if self._unread is not None:
+            self._unread.close()
+            self._utp, self._unread = self._unread.utp, None
         self.connected = 0
         self.disconnected = True
         self.disconnecting = False
@@ -242,7 +257,7 @@ class UTPTransport:
             self.producer is not None
             and self.streamingProducer
             and not self._producer_paused
-            and connection.sending.unsent_bytes > self.bufferSize
+            and (connection.sending.unsent_bytes > self.bufferSize or connection.state == CLOSED)
         ):
             self._producer_paused = True
             self.producer.pauseProducing()
@@ -280,12 +295,14 @@ class UTPTransport:
         if connection is None:
             return defer.succeed(None)
         sending = connection.sending
-        if not sending.unsent_bytes and sending.acknowledged_bytes == sending.bytes_sent:
+        ignored = connection.write_ignored
+        if not ignored and not sending.unsent_bytes and sending.acknowledged_bytes == sending.bytes_sent:
             return defer.succeed(None)
         if self._reason is not None:
             return defer.fail(self._reason)
         acknowledged: Deferred[None] = Deferred(self._wait_no_more)
-        self._waiting += ((sending.bytes_sent + sending.unsent_bytes, acknowledged),)
+        written_bytes = NEVER_BYTES if ignored else sending.bytes_sent + sending.unsent_bytes
+        self._waiting += ((written_bytes, acknowledged),)
         return acknowledged
 
     def _wait_no_more(self, acknowledged: Deferred[None]) -> None:
@@ -296,7 +313,7 @@ class UTPTransport:
         if not self.connected or self.disconnecting:
             return
         self.disconnecting = True
-        if self.producer is None:
+        if self.producer is None or self._unread is not None:
             self._close_connection()
 
     def abortConnection(self) -> None:

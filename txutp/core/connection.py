@@ -158,6 +158,7 @@ class Connection:
         "syn_sequence",
         "syn_tries",
         "touched",
+        "write_ignored",
     )
 
     def __init__(
@@ -188,6 +189,7 @@ class Connection:
         self.syn_sequence = 0  # of the peer's SYN, 16 bits
         self.syn_tries = 0
         self.fin_requested = False
+        self.write_ignored = False  # something was written behind our FIN, or behind the end
         self.fin_sequence: int | None = None
         self.eof_sequence: int | None = None
         self._fin_acknowledges_eof = False  # the peer's FIN had arrived when ours left for the first time
@@ -249,8 +251,15 @@ class Connection:
         return self._closing and self.state != CLOSED
 
     @property
+    def awaits_reader(self) -> bool:
+        """The peer has ended its stream, and the application has not taken all of it: the peer may be gone by now."""
+        return self.eof_sequence is not None and self.receiving.ready_bytes > 0 and self.at_eof
+
+    @property
     def keepalive_us(self) -> int | None:
         """After so long without sending a keepalive goes out; None: never."""
+        if self.eof_sequence is not None and self.awaits_reader:
+            return None  # it would draw a RESET from a peer that has closed
         keepalive_us = self.settings.keepalive_us
         return KEEPALIVE_US if keepalive_us is None and self.keep_alive else keepalive_us
 
@@ -475,13 +484,18 @@ class Connection:
 
     def _forgotten(self) -> None:
         """The peer does not know us any more."""
-        # After a complete exchange peers answer late packets so (libutp).  Complete is it only if nobody waits for more
-        # of their stream: half-closed, we do.
+        # After a complete exchange peers answer late packets so (libutp).
+        self._close(DONE if self._is_complete else RESET)
+
+    @property
+    def _is_complete(self) -> bool:
+        """Both streams have arrived; the ack of our FIN may be missing, and that of a peer that nobody reads."""
         sending = self.sending
         everything_arrived = not sending.unsent_bytes and (
             not sending.outstanding or sending.first_unacked == self.fin_sequence
         )
-        self._close(DONE if everything_arrived and (self.at_eof or self._closing) else RESET)
+        # the application that has not closed waits for more of their stream, until its end
+        return everything_arrived and (self.at_eof or self._closing)
 
     # -- the application's wishes --
 
@@ -489,6 +503,8 @@ class Connection:
         """Append bytes, at least one, to the stream; ignored once the FIN is on its way, as TCP does."""
         if self.fin_sequence is None and self.state != CLOSED:
             self.sending.write(data)
+        else:
+            self.write_ignored = True
 
     def shutdown(self) -> None:
         """End our half of the stream behind what was written; the peer may go on."""
@@ -921,20 +937,29 @@ class Connection:
                 NEVER_US if self.state == CLOSED else min(self._handshake_deadline_us, self._connect_deadline_us)
             )
             return
-        settings = self.settings
         deadline_us = self.sending.deadline_us
         if self._linger_deadline_us < deadline_us:
             deadline_us = self._linger_deadline_us
         keepalive_us = self.keepalive_us
         if keepalive_us is not None and self._last_sent_us + keepalive_us < deadline_us:
             deadline_us = self._last_sent_us + keepalive_us
-        if settings.idle_timeout_us is not None:
-            deadline_us = min(deadline_us, self._last_received_us + settings.idle_timeout_us)
+        if self.settings.idle_timeout_us is not None:
+            deadline_us = min(deadline_us, self._idle_deadline_us)
         if self._update_deadline_us != NEVER_US:
             if not self._update_deadline_us:
                 self._update_deadline_us = self._last_sent_us + self.sending.timeout_us
             deadline_us = min(deadline_us, self._update_deadline_us)
         self.deadline_us = deadline_us
+
+    @property
+    def _idle_deadline_us(self) -> int:
+        """When the silence of the peer has lasted too long, where the settings say what that is."""
+        idle_us = self.settings.idle_timeout_us
+        if idle_us is None or self.awaits_reader:
+            return NEVER_US
+        # a reader that took the end late answers it only now
+        answers_end = self._closing and self.at_eof
+        return idle_us + (max(self._last_received_us, self._last_sent_us) if answers_end else self._last_received_us)
 
     def _handle_connected_timeout(self, now_us: int) -> None:
         settings = self.settings
@@ -942,14 +967,14 @@ class Connection:
         if now_us >= self._linger_deadline_us:
             self._close(DONE)
             return
-        if settings.idle_timeout_us is not None and now_us >= self._last_received_us + settings.idle_timeout_us:
-            self.abort(TIMED_OUT)
+        if settings.idle_timeout_us is not None and now_us >= self._idle_deadline_us:
+            self.abort(DONE if self._is_complete else TIMED_OUT)
             return
         # nothing came back
         if self.sending.handle_timeout(now_us, self._last_received_us):
             only_fin = self._closing and self.sending.first_unacked == self.fin_sequence
             if self.sending.timeouts >= (FIN_TIMEOUTS if only_fin else settings.maximum_timeouts):
-                self.abort(DONE if only_fin else TIMED_OUT)
+                self.abort(DONE if self._is_complete else TIMED_OUT)
                 return
         # a STATE that matters may be lost
         if now_us >= self._update_deadline_us > 0:

@@ -1,0 +1,82 @@
+"""What a connection had received, and its paused reader had not taken, when the connection ended.
+
+The end never overtakes it.  The connection leaves the multiplexer at once; the transport keeps what is unread, and
+``transport.py`` gives it an ``Unread`` in the place of the UDP port, which may be closed by now.  When the reader
+resumes it gets the rest, and behind that ``connectionLost``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorCore
+from twisted.protocols.policies import ProtocolWrapper
+
+from txutp.core.connection import ABORTED, DONE, PORT_CLOSED, Connection
+
+
+class Unread:
+    """Stands in for the UDP port of a connection that has ended, until its reader has taken everything.
+
+    A reactor that stops ends the wait: then the protocol hears of the end although something is left.
+    """
+
+    def __init__(self, transport: Any, connection: Connection) -> None:
+        self.utp: Any = transport._utp
+        self.reactor: Any = self.utp.reactor
+        self.now_us = self.utp.now_us
+        self.port_address = self.utp.port_address
+        self._transport = transport
+        self._connection = connection
+        self._call: IDelayedCall | None = None  # settles the transport
+        self._shutdown_trigger: Any = None
+        if IReactorCore.providedBy(self.reactor):
+            self._shutdown_trigger = self.reactor.addSystemEventTrigger("during", "shutdown", self._give_up)
+
+    # -- called by the transport, as a UTPProtocol is --
+
+    def touch(self, connection: Connection) -> None:
+        """The transport wants to be settled: in the next turn of the reactor."""
+        if self._call is None:
+            self._call = self.reactor.callLater(0, self._settle)
+
+    def abort(self, connection: Connection) -> None:
+        """The application wants no more of it."""
+        connection.close_reason = ABORTED
+        self.touch(connection)
+
+    def close(self) -> None:
+        """The protocol hears of the end now."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+        trigger, self._shutdown_trigger = self._shutdown_trigger, None
+        if trigger is not None:
+            self.reactor.removeSystemEventTrigger(trigger)
+
+    # -- called by the reactor --
+
+    def _settle(self) -> None:
+        self._call = None
+        transport = self._transport
+        if is_leaving(transport.protocol):
+            transport.disconnecting = True
+        transport.settle()
+
+    def _give_up(self) -> None:
+        """The reactor stops, and nobody can take anything any more."""
+        self._shutdown_trigger = None
+        transport = self._transport
+        transport.settle()
+        if transport.connected:
+            if self._connection.close_reason == DONE:
+                # of a complete stream its reader has not had everything
+                self._connection.close_reason = PORT_CLOSED
+            transport.disconnecting = True
+            transport.settle()
+
+
+def is_leaving(protocol: Any) -> bool:
+    """Whether TLS, or another wrapper, closes: it may wait for an answer that it can never have."""
+    protocol = getattr(protocol, "_wrappedProtocol", protocol)  # of an endpoint
+    return isinstance(protocol, ProtocolWrapper) and bool(protocol.disconnecting)
