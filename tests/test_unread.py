@@ -9,7 +9,7 @@ from twisted.internet import error, ssl
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.support import PORT, SERVER, Accepting, HalfStream, Pair, ScriptedClient, Stream
+from tests.support import PORT, SERVER, HalfStream, Pair, ScriptedClient, Stream
 from tests.test_shutdown import REACTORS, run
 from tests.test_socket import Scene, collected, types, written_down
 from tests.test_transfer import pattern

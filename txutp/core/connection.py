@@ -857,6 +857,8 @@ class Connection:
             return
         if kind == ST_FIN:
             if eof_sequence is None and sequence >= receiving.next_sequence:
+                if receiving.would_refuse(sequence, payload_bytes):
+                    return
                 self.eof_sequence = sequence
                 receiving.forget_behind(sequence)
             elif sequence != eof_sequence:
@@ -876,13 +878,10 @@ class Connection:
             elif result == EARLY:
                 self.bytes_received += len(payload)
                 self.segments_early += 1
-            elif result == DUPLICATE:
-                if self.fin_sequence is not None:
-                    # The peer repeats what we acknowledged: libtorrent ignores STATEs numbered behind our FIN, libutp
-                    # those numbered like it, so it gets one of each.
-                    self._due |= FIN_ACK_DUE
-            elif kind == ST_FIN and sequence - 1 == self.eof_sequence:
-                self.eof_sequence = None  # there was no room for it
+            elif result == DUPLICATE and self.fin_sequence is not None:
+                # The peer repeats what we acknowledged: libtorrent ignores STATEs numbered behind our FIN, libutp
+                # those numbered like it, so it gets one of each.
+                self._due |= FIN_ACK_DUE
 
     def _update_window(self) -> None:
         """The application read, and the peer may think that there is no room: tell it when there is."""

@@ -2,6 +2,15 @@
 
 The connection calls it.  Three steps: ``insert`` takes segments, ``ready`` collects what is in order, ``take`` gives
 it to the application.  What is in neither is not acknowledged, so the peer keeps it.
+
+Two promises
+    *The segment that is next in order is accepted as soon as the application has taken everything before it*, whatever
+    waits behind the gap, and however small the buffer has become.  So what was lost is accepted when it comes again,
+    and two sides that are alive always move on.  For its sake the buffer may hold one segment more than
+    ``capacity_bytes``.
+
+    *What was accepted is never dropped.*  Early segments are acknowledged selectively, and libutp forgets such a
+    segment at once: nobody could send it again.
 """
 
 from __future__ import annotations
@@ -18,7 +27,7 @@ EARLY_MAXIMUM_AHEAD = 2_016
 
 
 class ReceiveBuffer:
-    """Bytes on their way to the application, never more than ``capacity_bytes``."""
+    """Bytes on their way to the application, never more than ``capacity_bytes`` and one segment."""
 
     __slots__ = ("capacity_bytes", "early", "early_bytes", "next_sequence", "ready", "ready_bytes")
 
@@ -38,26 +47,30 @@ class ReceiveBuffer:
 
     def insert(self, sequence: int, payload: bytes) -> int:
         """One segment: ``IN_ORDER``, ``EARLY``, ``DUPLICATE`` or ``REFUSED``; only the first two are kept."""
-        ahead = sequence - self.next_sequence
         size = len(payload)
-        held_bytes = self.ready_bytes + self.early_bytes + size
-        if ahead == 0:
-            if held_bytes > self.capacity_bytes:
-                return REFUSED
+        if sequence < self.next_sequence or sequence in self.early:
+            return DUPLICATE
+        if self.would_refuse(sequence, size):
+            return REFUSED
+        if sequence == self.next_sequence:
             self._append(payload, size)
             if self.early:
                 self._close_gap()
             return IN_ORDER
-        if ahead < 0 or sequence in self.early:
-            return DUPLICATE
-        # One more segment of this size has to fit, or the gap could never close.
-        if ahead > EARLY_MAXIMUM_AHEAD or held_bytes + size > self.capacity_bytes:
-            return REFUSED
         if not self.early:
             self.early = {}
         self.early[sequence] = payload
         self.early_bytes += size
         return EARLY
+
+    def would_refuse(self, sequence: int, size: int) -> bool:
+        """Whether ``insert`` has no room for a new segment of this size."""
+        held_bytes = self.ready_bytes + self.early_bytes + size
+        if sequence == self.next_sequence:
+            # an application that does not read holds the peer up, what waits behind this segment does not
+            return held_bytes > self.capacity_bytes and self.ready_bytes > 0 and size > 0
+        # The one that is missing will come above the limit if it has to, but most often it fits like this.
+        return sequence - self.next_sequence > EARLY_MAXIMUM_AHEAD or held_bytes + size > self.capacity_bytes
 
     def insert_run(self, payloads: Sequence[bytes], total_bytes: int) -> bool:
         """Segments from ``next_sequence`` on, none empty: taken at once, or not at all (then insert one by one)."""
