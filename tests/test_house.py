@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.multiplexer",),
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.
-    ("errors", "environment", "offload", "events", "encodings"),
+    ("errors", "environment", "offload", "events", "encodings", "arguments"),
     ("udp", "outbox"),
     ("protocol", "program", "unread"),
     ("transport", "readable"),

@@ -8,13 +8,12 @@ The UDP port is one that others may use too; ``sharing.py`` knows which.
 
 from __future__ import annotations
 
-import math
 import socket
 from itertools import chain, zip_longest
 from typing import Any
 
 from twisted.internet import base, error
-from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -27,6 +26,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txutp.arguments import (
+    checked_bind_address,
+    checked_host,
+    checked_port,
+    checked_settings,
+    checked_timeout,
+    is_numeric,
+)
 from txutp.core.batch import Address
 from txutp.core.connection import CLOSED, PORT_CLOSED, Connection
 from txutp.core.flow import NEVER_US
@@ -109,9 +116,6 @@ class UTPClientTransport(TLSCapableTransport):
         connector = self._connector
         if not self._connecting or connector is None:
             return
-        if not 0 < connector.port < 65_536:
-            self._problem = OverflowError(f"port must be 1-65535, not {connector.port}")
-            addresses = []
         self._untried = alternating(addresses)
         local_host = (connector.bindAddress or ("", 0))[0]
         if local_host and addresses:
@@ -208,7 +212,7 @@ class UTPClientTransport(TLSCapableTransport):
         self._on_lost = connector.connectionLost
         try:
             protocol = connector.buildProtocol(self.getPeer())
-        except Exception:
+        except BaseException:
             failure = Failure()
             self.connected = 1
             self.protocol = _Nobody()
@@ -219,7 +223,16 @@ class UTPClientTransport(TLSCapableTransport):
             self.protocol = _Nobody()
             self.loseConnection()
             return
-        self.logstr = f"{log_prefix_of(protocol)},client"
+        try:
+            self.logstr = f"{log_prefix_of(protocol)},client"
+        except BaseException:
+            # the protocol never had a transport, so it hears nothing; the factory does
+            failure = Failure()
+            _log.failure("logPrefix raised", failure=failure)
+            self._on_lost = None
+            self._utp.abort(self._connection)  # type: ignore[arg-type]
+            connector.connectionFailed(failure)
+            return
         self.begin(protocol)
 
     def failIfNotConnected(self, problem: Any) -> None:
@@ -320,15 +333,16 @@ class UTPConnector(base.BaseConnector):
         factory: Any,
         timeout: float | None,
         bindAddress: tuple[str, int] | None,
-        settings: Settings,
+        settings: Settings | None,
     ) -> None:
         if isinstance(port, str):
             try:
                 port = socket.getservbyname(port, "tcp")
             except OSError as problem:
                 raise error.ServiceNameUnknownError(string=f"{problem} ({port!r})") from problem
-        self.is_numeric = is_numeric(host)
-        checked_timeout(timeout)
+        port = checked_port(port, 1)
+        self.is_numeric = is_numeric(checked_host(host))
+        timeout = checked_timeout(timeout)
         # The one connection to a numeric address has a timer anyhow, and keeps the time itself.  Else the time is for
         # all of them together, and for the search for addresses.
         self.lone_timeout_us = NEVER_US
@@ -338,8 +352,8 @@ class UTPConnector(base.BaseConnector):
         super().__init__(factory, timeout, reactor)  # type: ignore[arg-type]
         self.host = host
         self.port = port
-        self.bindAddress = None if bindAddress is None else checked_bind_address(bindAddress)
-        self._settings = settings
+        self.bindAddress = checked_bind_address(bindAddress)
+        self._settings = checked_settings(settings) or USUAL_SETTINGS
 
     def _makeTransport(self) -> UTPClientTransport:  # type: ignore[override]
         return UTPClientTransport(self, self._settings)
@@ -368,46 +382,6 @@ def connectUTP(
     that part to us.  Failures reach the factory's ``clientConnectionFailed``.  If the factory has a method
     ``clientNameResolved(connector, addresses)``, that hears which addresses a name has, the best first.
     """
-    connector = UTPConnector(
-        reactor, host, port, factory, timeout, bindAddress, USUAL_SETTINGS if settings is None else settings
-    )
+    connector = UTPConnector(reactor, host, port, factory, timeout, bindAddress, settings)
     connector.connect()
     return connector
-
-
-def is_numeric(host: str) -> bool:
-    """Whether a host is a numeric address; if it is no name either, an exception says what a host is."""
-    if not isinstance(host, str):
-        raise TypeError(f"host is a name or a numeric address, not {host!r}")
-    if isIPAddress(host) or isIPv6Address(host):
-        return True
-    try:
-        host.encode("idna")
-    except UnicodeError as problem:
-        raise ValueError(f"invalid hostname: {host!r} ({problem})") from problem
-    return False
-
-
-def checked_timeout(timeout: float | None) -> None:
-    """The same for a timeout."""
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
-    if not (0 <= timeout < math.inf):
-        raise ValueError(f"timeout is a number of seconds from 0 on, or None for no timeout, not {timeout!r}")
-
-
-def checked_bind_address(address: Any) -> tuple[str, int]:
-    """The same for our own address; gives it."""
-    try:
-        host, port = address
-    except (TypeError, ValueError) as problem:
-        raise TypeError(f"bindAddress is (host, port), not {address!r}") from problem
-    if not isinstance(host, str) or isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"bindAddress is (host, port) with a number as port, not {address!r}")
-    if host and not isIPAddress(host) and not isIPv6Address(host):
-        raise ValueError(f'the host in bindAddress is a numeric address of ours, or "" for any, not {host!r}')
-    if not 0 <= port < 65_536:
-        raise ValueError(f"the port in bindAddress is from 0 to 65535, with 0 for any, not {port}")
-    return host, port

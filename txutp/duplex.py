@@ -46,20 +46,6 @@ def address_of(address: Any) -> Address:
     return Address(address.host, "IPv6" if ":" in address.host else "IPv4", address.port)
 
 
-def checked_port(port: object, smallest: int) -> int:
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"a port is an int from {smallest} to 65535, not {port!r}")
-    if not smallest <= port <= 65_535:
-        raise ValueError(f"a port is from {smallest} to 65535, not {port}")
-    return port
-
-
-def checked_host(host: object) -> str:
-    if not isinstance(host, str) or not host:
-        raise TypeError(f"a host is a name or an address, a str like 'localhost' or '127.0.0.1', not {host!r}")
-    return host
-
-
 class Duplex(Readable):
     """Readable, and written to."""
 

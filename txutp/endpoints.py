@@ -35,7 +35,17 @@ from twisted.plugin import IPlugin
 from twisted.python.reflect import namedAny
 from zope.interface import implementer
 
-from txutp.client import checked_bind_address, checked_timeout, connectUTP
+from txutp.arguments import (
+    checked_backlog,
+    checked_bind_address,
+    checked_host,
+    checked_interface,
+    checked_number,
+    checked_port,
+    checked_settings,
+    checked_timeout,
+)
+from txutp.client import connectUTP
 from txutp.core.controllers import CONTROLLERS
 from txutp.core.settings import SECOND_US, Settings
 from txutp.datagrams import checked_datagram_protocol
@@ -62,10 +72,10 @@ class UTPServerEndpoint:
             checked_datagram_protocol(datagramProtocol)
         self._datagram_protocol = datagramProtocol
         self._reactor = reactor
-        self._port = port
-        self._backlog = backlog
-        self._interface = interface
-        self._settings = settings
+        self._port = checked_port(port, 0)
+        self._backlog = checked_backlog(backlog)
+        self._interface = checked_interface(interface)
+        self._settings = checked_settings(settings)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Fires at once with the listening port, or with ``CannotListenError``."""
@@ -96,8 +106,8 @@ class AdoptedUTPServerEndpoint:
         """``fileno`` is the file descriptor of the socket; it is closed when ``listen`` has made its own of it."""
         self._reactor = reactor
         self._fileno = fileno
-        self._backlog = backlog
-        self._settings = settings
+        self._backlog = checked_backlog(backlog)
+        self._settings = checked_settings(settings)
         self._datagram_protocol = datagramProtocol
         self._used = False
 
@@ -135,14 +145,13 @@ class UTPClientEndpoint:
         settings: Settings | None = None,
     ) -> None:
         """``bindAddress`` is a numeric address of ours, alone or with a port; see ``connectUTP`` for the others."""
-        checked_timeout(timeout)
         self._reactor = reactor
-        self._host = host.decode("idna") if isinstance(host, bytes) else host
-        self._port = port
-        self._timeout = timeout
-        bindAddress = (bindAddress, 0) if isinstance(bindAddress, str) else bindAddress
-        self._bind_address = None if bindAddress is None else checked_bind_address(bindAddress)
-        self._settings = settings
+        self._host = checked_host(host.decode("idna") if isinstance(host, bytes) else host)
+        # Of a number that no port has Twisted's endpoints tell whoever connects.
+        self._port = port if isinstance(port, str) else checked_number(port, 1)
+        self._timeout = checked_timeout(timeout)
+        self._bind_address = checked_bind_address((bindAddress, 0) if isinstance(bindAddress, str) else bindAddress)
+        self._settings = checked_settings(settings)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the connected protocol, or with why there is none; cancelling it gives up."""
@@ -233,7 +242,7 @@ def _parse_client(
         raise ValueError(f"believeUnreachable is yes or no, not {believeUnreachable!r}")
     settings = replace(_parse_settings(congestion, target), believe_unreachable=believeUnreachable == "yes")
     bind_address = None if bindAddress is None and localPort is None else (bindAddress or "", int(localPort or 0))
-    return UTPClientEndpoint(reactor, host, int(port), float(timeout), bind_address, settings)
+    return UTPClientEndpoint(reactor, host, checked_port(int(port), 1), float(timeout), bind_address, settings)
 
 
 def _parse_settings(congestion: str | None, target: str | None) -> Settings:

@@ -19,6 +19,7 @@ from twisted.python import log, reflect
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txutp.arguments import checked_backlog, checked_interface, checked_port, checked_settings
 from txutp.core.connection import Connection
 from txutp.core.settings import Settings
 from txutp.core.stats import PortStats
@@ -47,15 +48,15 @@ class UTPPort:
         datagramProtocol: Any = None,
         fileDescriptor: int | None = None,
     ) -> None:
-        self.port = port
+        self.port = checked_port(port, 0)
         self.factory = factory
-        self.backlog = backlog
-        self.interface = interface
+        self.backlog = checked_backlog(backlog)
+        self.interface = checked_interface(interface)
         self.reactor = reactor
         self.connected = False
         self.disconnected = False
         self.sessionno = 0
-        settings = Settings() if settings is None else settings
+        settings = checked_settings(settings) or Settings()
         self._settings = replace(settings, maximum_half_open=max(backlog, settings.maximum_half_open))
         self._companion = None if datagramProtocol is None else Companion(datagramProtocol)
         self._file_descriptor = fileDescriptor  # of a socket to adopt
@@ -81,15 +82,15 @@ class UTPPort:
             utp = port_to_listen_on(self.reactor, self.port, self.interface, self._settings, self._accept, prefix)
         self._utp = utp
         self._bound = utp.port_address
-        if self._companion is not None:
-            try:
+        try:
+            if self._companion is not None:
                 self._companion.join(utp)
-            except BaseException:
-                self._leave()
-                raise
+            self.factory.doStart()
+        except BaseException:
+            self._leave()
+            raise
         self.connected = True
         self.disconnected = False
-        self.factory.doStart()
 
     def stopListening(self) -> Deferred[None] | None:
         """Accept no more.  Fires when what was written before a loseConnection has arrived; None if not listening."""
@@ -160,7 +161,7 @@ class UTPPort:
         self.sessionno += 1
         try:
             protocol = self.factory.buildProtocol(peer)
-        except Exception:
+        except BaseException:
             self._log.failure("buildProtocol raised")
             protocol = None
         if protocol is None:

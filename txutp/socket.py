@@ -22,7 +22,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ConnectionClosed, ConnectionDone, DNSLookupError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
@@ -30,9 +29,10 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txutp.arguments import checked_host, checked_port, checked_settings, is_numeric
 from txutp.client import connectUTP
 from txutp.core.settings import Settings
-from txutp.duplex import Address, Duplex, WriteAfterEnd, address_of, checked_host, checked_port
+from txutp.duplex import Address, Duplex, WriteAfterEnd, address_of
 from txutp.events import Listener, arguments_taken, call_guarded, checked_listener, left_out
 from txutp.port import listenUTP
 from txutp.program import Handle, run
@@ -49,7 +49,7 @@ class Socket(Duplex):
     def __init__(self, reactor: Any = None, *, allowHalfOpen: bool = False, settings: Settings | None = None) -> None:
         """Without ``allowHalfOpen`` our half ends when the other side ends its own; with it, only by ``end``."""
         super().__init__(reactor, allowHalfOpen)
-        self._settings = settings
+        self._settings = checked_settings(settings)
 
     def _renew(self) -> None:
         super()._renew()
@@ -317,7 +317,7 @@ class Server(Handle):
         self.allowHalfOpen = allowHalfOpen
         self.maxConnections: int | None = None
         """Who comes when there are so many already is turned away.  None is without limit."""
-        self._settings = settings
+        self._settings = checked_settings(settings)
         self._port: Any = None  # while listening
         self._looking_up = False  # the name of the host
         self._closing = False  # `close` was called, and its event has not come yet
@@ -350,11 +350,11 @@ class Server(Handle):
         if listener is not None:
             self.once("listening", listener)
         self._goes_on()
-        if host is None or isIPAddress(host) or isIPv6Address(host):
+        if host is None or is_numeric(host):
             self._bind(port, host or "")
         else:
             self._looking_up = True
-            self.reactor.resolve(host).addCallbacks(self._looked_up, self._failed, callbackArgs=(port,))
+            self.reactor.resolve(host).addCallback(self._looked_up, port).addErrback(self._failed)
         return self
 
     def close(self, callback: Listener | None = None) -> Self:

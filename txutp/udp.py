@@ -206,6 +206,14 @@ class BatchPort(BatchSender, udp.Port):
 
     def createInternetSocket(self) -> socket.socket:
         new = super().createInternetSocket()
+        try:
+            self._set_options(new)
+        except BaseException:
+            new.close()
+            raise
+        return new
+
+    def _set_options(self, new: socket.socket) -> None:
         self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(new)
         if sys.platform == "linux":
             # Whom an ICMP error is about is known only with this option.
@@ -215,14 +223,17 @@ class BatchPort(BatchSender, udp.Port):
             new.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         self.offload_send = self.offload_send and has_option(new, UDP_SEGMENT, None)
         self.offload_receive = self.offload_receive and has_option(new, UDP_GRO, 1)
-        return new
 
     def _bindSocket(self) -> None:
         # Twisted's own way loses the scope of an address like fe80::1%eth0, so it gets a bound socket.
         if self._preexistingSocket is None:
             try:
                 bound = self.createInternetSocket()
-                bound.bind(numeric_address(self.interface, self.port))
+                try:
+                    bound.bind(numeric_address(self.interface, self.port))
+                except BaseException:
+                    bound.close()
+                    raise
             except OSError as problem:
                 raise error.CannotListenError(self.interface, self.port, problem) from problem
             self._preexistingSocket = bound  # type: ignore[assignment]
@@ -451,7 +462,11 @@ def twisted_address(where: Address) -> IPv4Address | IPv6Address:
     """A socket's address as Twisted spells it.  The type is "UDP": Twisted accepts no "UTP"."""
     host, port = where[0], where[1]
     if len(where) == 4:
-        return IPv6Address("UDP", f"{host}%{socket.if_indextoname(where[3])}", port, where[2], where[3])
+        try:
+            scope = socket.if_indextoname(where[3])
+        except OSError:  # the interface is gone
+            scope = str(where[3])
+        return IPv6Address("UDP", f"{host}%{scope}", port, where[2], where[3])
     return IPv6Address("UDP", host, port) if ":" in host else IPv4Address("UDP", host, port)
 
 

@@ -91,6 +91,29 @@ class ControllerFactory(Protocol):
         """A fresh controller; ``target_delay_us=None`` asks for the controller's own default."""
 
 
+# What a controller has to have.
+MEMBERS = tuple(name for name in (*Controller.__annotations__, *vars(Controller)) if not name.startswith("_"))
+
+USUAL_SEGMENT_BYTES = 1_382
+
+
+def check_factory(factory: object, target_delay_us: int | None) -> None:
+    """Make one controller, and TypeError with what is missing if it is none."""
+    accepted = "congestion is a controller class or another callable"
+    if not callable(factory):
+        raise TypeError(f"{accepted}, not {factory!r}")
+    try:
+        controller = factory(segment_bytes=USUAL_SEGMENT_BYTES, target_delay_us=target_delay_us)
+    except Exception as problem:
+        raise TypeError(
+            f"{accepted} that takes segment_bytes and target_delay_us, and {factory!r} raised"
+            f" {type(problem).__name__}: {problem}"
+        ) from problem
+    missing = [name for name in MEMBERS if not hasattr(controller, name)]
+    if missing:
+        raise TypeError(f"{accepted} that returns a controller, and what {factory!r} returned has no {missing[0]}")
+
+
 class Traced:
     """A controller that tells ``report(now_us, event, window_bytes, queue_delay_us)`` what happens to another one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from txutp.core.congestion import ControllerFactory
+from txutp.core.congestion import ControllerFactory, check_factory
 from txutp.core.shallow import Shallow
 
 SECOND_US = 1_000_000
@@ -23,7 +23,9 @@ class Settings:
     """
 
     congestion: ControllerFactory = Shallow
-    """Called with ``segment_bytes`` and ``target_delay_us``; gives the congestion controller of one connection."""
+    """Called with ``segment_bytes`` and ``target_delay_us``; returns the congestion controller of one connection.
+
+    It is called once when the settings are made, to see whether that is a controller."""
     target_delay_us: int | None = None
     """How long our packets may wait in queues; None leaves it to the controller (LEDBAT: 100 ms, RFC 6817)."""
 
@@ -73,8 +75,6 @@ class Settings:
     """RESETs for packets of unknown connections; 0: never."""
 
     def __post_init__(self) -> None:
-        if not callable(self.congestion):
-            raise TypeError(f"congestion is a controller class or another callable, not {self.congestion!r}")
         optional = {"target_delay_us", "maximum_datagram_bytes", "keepalive_us", "idle_timeout_us"}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -96,6 +96,7 @@ class Settings:
                 f"minimum_timeout_us ({self.minimum_timeout_us}) is not above"
                 f" maximum_timeout_us ({self.maximum_timeout_us})"
             )
+        check_factory(self.congestion, self.target_delay_us)
 
 
 # What a field accepts where "at least 1" is not enough: lowest, highest.
