@@ -17,6 +17,7 @@ _EXCEPTIONS = {
     connection.CONNECT_TIMED_OUT: lambda: error.TimeoutError(string="the peer did not answer"),
     connection.UNREACHABLE: lambda: error.NoRouteError(string="the network is unreachable"),
     connection.PORT_CLOSED: lambda: error.ConnectionLost("the UDP port was closed"),
+    connection.FAILED: lambda: error.ConnectionLost("something in this program raised, as its log tells"),
 }
 
 

@@ -7,6 +7,8 @@ and ``flush`` ends the round.  Two things are done here on the way to the socket
   one system call where the kernel cuts runs (GSO).  So a peer with many connections costs less than many peers, and it
   reads them in one call, too.
 - What the socket refuses was never sent.  Its connection takes it back, and is asked again when there is room.
+
+What raises while the datagrams of one connection are sent ends that one alone; all others leave.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger
+
 from txutp.core.batch import Address, Batch, Buffer
-from txutp.core.connection import SYN_SENT, UNREACHABLE, Connection
+from txutp.core.connection import FAILED, SYN_SENT, UNREACHABLE, Connection
 from txutp.core.multiplexer import Multiplexer
 
 # Smaller datagrams are gathered: acks, SYNs and FINs, and short messages.  For others the system call is not what costs
@@ -47,6 +51,8 @@ Bundle = list[tuple[Connection, Batch]]
 
 class Outbox:
     """Between the connections of a UDP port and its socket."""
+
+    _log = Logger()
 
     def __init__(self, multiplexer: Multiplexer, now_us: Callable[[], int]) -> None:
         self.port: Any = None  # an IBatchPort while it is open
@@ -108,6 +114,13 @@ class Outbox:
                 accepted = 0 if self._blocked else self._send(batch)
             except OSError as problem:
                 self._failed(bundle, problem)
+                continue
+            except Exception:
+                # the address is none, say; a RESET could not be sent there either
+                self._log.failure("sending to {address} raised", address=batch.address)
+                for connection, _ in bundle:
+                    connection.fail(FAILED)
+                    self._multiplexer.touch(connection)
                 continue
             if accepted < batch.count:
                 self._take_back(bundles[place:], accepted)

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorCore
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txutp.core.batch import Address, Batch, ip_overhead_bytes
 from txutp.core.connection import (
@@ -26,6 +27,7 @@ from txutp.core.connection import (
     CLOSED,
     CONNECTED,
     DONE,
+    FAILED,
     PORT_CLOSED,
     REFUSED_BY_PEER,
     SYN_SENT,
@@ -167,7 +169,7 @@ class UTPProtocol(DatagramProtocol):
                 break
             try:
                 self.foreign_datagram_received(datagram, address)
-            except Exception:
+            except BaseException:
                 self._log.failure("foreign_datagram_received raised")
         self._busy_with_foreign = False
 
@@ -318,7 +320,11 @@ class UTPProtocol(DatagramProtocol):
     # -- settle --
 
     def settle(self) -> None:
-        """Let every touched connection deliver and send."""
+        """Let every touched connection deliver and send.
+
+        Whatever raises meanwhile is logged, and ends the connection for which it was called, and no other.  That
+        includes SystemExit: the reactor would log it, too, but close the whole UDP port.
+        """
         if self._settling:
             return
         self._settling = True
@@ -333,12 +339,13 @@ class UTPProtocol(DatagramProtocol):
                 for connection in touched:
                     try:
                         self._settle_connection(connection)
-                    except Exception:
-                        # a factory, say; the others on this port have nothing to do with it
-                        self._log.failure("{connection} raised", connection=connection)
+                    except BaseException:
+                        self._failed(connection)
                 self._outbox.flush()
         finally:
             self._settling = False
+        if multiplexer.failures:
+            self._log_failures()
         if self._ended and not self._must_stay():
             self._tell_ends()
         if multiplexer.touched:
@@ -404,10 +411,35 @@ class UTPProtocol(DatagramProtocol):
         self._check_empty()
         for connection in ended:
             owner, connection.owner = connection.owner, None
-            try:
-                owner.settle()
-            except Exception:
-                self._log.failure("{connection} raised", connection=connection)
+            self._tell_end(connection, owner)
+
+    def _tell_end(self, connection: Connection, owner: Any) -> None:
+        try:
+            owner.settle()
+        except BaseException:
+            self._log.failure("{connection} raised", connection=connection)
+
+    def _failed(self, connection: Connection) -> None:
+        """Something raised while a connection was settled: it ends, and its owner hears that."""
+        self._log.failure("{connection} raised", connection=connection)
+        connection.touched = False
+        if connection.state != CLOSED:
+            connection.abort(FAILED)
+            self.multiplexer.touch(connection)
+            return
+        # so did its last words, or its owner when it heard the end
+        self.multiplexer.forget(connection, self.now_us())
+        self._deadlines_moved = True
+        owner, connection.owner = connection.owner, None
+        if owner is not None and connection not in self._ended:
+            self._tell_end(connection, owner)
+        self._check_empty()
+
+    def _log_failures(self) -> None:
+        """What raised in the core, which does not log."""
+        failures, self.multiplexer.failures = self.multiplexer.failures, []
+        for problem in failures:
+            self._log.failure("a congestion controller raised", failure=Failure(problem))
 
     def _send_replies(self) -> None:
         """Single packets for strangers; what the socket does not take they will ask for again."""

@@ -116,7 +116,7 @@ class UTPTransport:
         self.connected = 1
         try:
             callWithContext(self._log_context(), protocol.makeConnection, self)
-        except Exception:
+        except BaseException:
             self._fail(Failure(), "connectionMade raised")
 
     # -- called by UTPProtocol --
@@ -173,7 +173,7 @@ class UTPTransport:
             self._producer_paused = False
             try:
                 self.producer.resumeProducing()
-            except Exception:
+            except BaseException:
                 self._fail(Failure(), "resumeProducing raised")
 
     def _log_context(self) -> dict[object, object]:
@@ -185,7 +185,7 @@ class UTPTransport:
         """Call the application; if it raises, the connection ends with what it raised as the reason."""
         try:
             callWithContext(self._log_context(), method, *arguments)
-        except Exception:
+        except BaseException:
             self._fail(Failure(), f"{getattr(method, '__name__', method)} raised")
 
     def _fail(self, failure: Failure, what: str) -> None:
@@ -225,7 +225,7 @@ class UTPTransport:
         if producer is not None:
             try:
                 producer.stopProducing()
-            except Exception:
+            except BaseException:
                 _log.failure("stopProducing raised")
         while self._waiting:
             (_, acknowledged), *rest = self._waiting
@@ -235,7 +235,7 @@ class UTPTransport:
         on_lost, self._on_lost = self._on_lost, None
         try:
             callWithContext(self._log_context(), protocol.connectionLost, reason)
-        except Exception:
+        except BaseException:
             _log.failure("connectionLost raised")
         if on_lost is not None:
             on_lost(reason)

@@ -18,7 +18,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 
 from txutp.core.batch import Address, Batch
-from txutp.core.connection import CONNECTED, DONE, SYN_RECEIVED, Connection
+from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, Connection
 from txutp.core.flow import NEVER_US
 from txutp.core.packet import (
     HEADER,
@@ -94,6 +94,7 @@ class Multiplexer:
         self.listening = False  # whether SYNs are welcome
         self.counters = PortCounters()
         self.touched: list[Connection] = []  # to be settled; each at most once
+        self.failures: list[Exception] = []  # what congestion controllers raised, to be logged
         self.replies: deque[Batch] = deque(maxlen=1_000)  # single packets for those who have no connection
         self._random_bytes = random_bytes
         self._headers = HeaderBlock(RUN_MAXIMUM_SEGMENTS)
@@ -206,18 +207,21 @@ class Multiplexer:
         if whole < count:
             payloads += (data[whole * stride + HEADER_BYTES :],)
         _, _, _, timestamp_us, difference_us, window_bytes, _, ack = HEADER.unpack_from(data, (count - 1) * stride)
-        connection.receive(
-            ST_DATA,
-            first,
-            ack,
-            window_bytes,
-            timestamp_us,
-            difference_us,
-            0,
-            payloads,
-            len(data) - count * HEADER_BYTES,
-            now_us,
-        )
+        try:
+            connection.receive(
+                ST_DATA,
+                first,
+                ack,
+                window_bytes,
+                timestamp_us,
+                difference_us,
+                0,
+                payloads,
+                len(data) - count * HEADER_BYTES,
+                now_us,
+            )
+        except Exception as problem:
+            self._failed(connection, problem)
         self.touch(connection)
         return True
 
@@ -257,20 +261,23 @@ class Multiplexer:
         payloads = (data[offset:],) if kind == ST_DATA or (kind == ST_FIN and size > offset) else ()
         state = connection.state
         received = connection.segments_received
-        connection.receive(
-            kind,
-            sequence,
-            ack,
-            window_bytes,
-            timestamp_us,
-            difference_us,
-            mask or 0,
-            payloads,
-            size - offset,
-            now_us,
-        )
-        if extension and (bits or mask is not None) and connection.segments_received != received:
-            connection.receive_extensions(mask, bits)
+        try:
+            connection.receive(
+                kind,
+                sequence,
+                ack,
+                window_bytes,
+                timestamp_us,
+                difference_us,
+                mask or 0,
+                payloads,
+                size - offset,
+                now_us,
+            )
+            if extension and (bits or mask is not None) and connection.segments_received != received:
+                connection.receive_extensions(mask, bits)
+        except Exception as problem:
+            self._failed(connection, problem)
         if state != CONNECTED and connection.state != state:
             self._begun(connection)
         self.touch(connection)
@@ -419,9 +426,12 @@ class Multiplexer:
                 continue
             connection.scheduled_us = NEVER_US
             if connection.deadline_us <= now_us:
-                connection.handle_timeout(now_us)
-                if connection.wants_fresh_id:
-                    self._rekey(connection)
+                try:
+                    connection.handle_timeout(now_us)
+                    if connection.wants_fresh_id:
+                        self._rekey(connection)
+                except Exception as problem:
+                    self._failed(connection, problem)
                 self.touch(connection)
             else:
                 self.schedule(connection)
@@ -542,9 +552,15 @@ class Multiplexer:
             if not opening:
                 del self._opening[connection.address]
 
+    def _failed(self, connection: Connection, problem: Exception) -> None:
+        """What belongs to the connection alone raised, its congestion controller most likely: only that one ends."""
+        connection.abort(FAILED)
+        self.failures.append(problem)
+
     def _rekey(self, connection: Connection) -> None:
+        fresh_id = self._fresh_id(connection.address)
         del self._connections[connection.address, connection.receive_id]
-        connection.reopen(self._fresh_id(connection.address), int.from_bytes(self._random_bytes(2), "big"))
+        connection.reopen(fresh_id, int.from_bytes(self._random_bytes(2), "big"))
         self._connections[connection.address, connection.receive_id] = connection
 
 
