@@ -38,6 +38,9 @@ IPV4_HEADER_BYTES = 20
 IPV6_HEADER_BYTES = 40
 FIRST_EPHEMERAL_PORT = 49_152
 
+# So many timers in a row ring at one moment, and no datagram moves: they ring for nothing.
+MAXIMUM_RINGS = 10_000
+
 
 @dataclass
 class Datagram:
@@ -151,6 +154,7 @@ class Network:
         self._reactors: dict[str, SimulatedReactor] = {}
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = 0
+        self._rings = 0  # of timers, since time passed or a datagram moved
 
     def __repr__(self) -> str:
         return f"<Network seed={self.seed} now={self.now_us / MICROSECONDS:.6f} s>"
@@ -197,7 +201,8 @@ class Network:
     def run(self, seconds: float = 0.0, until: Callable[[], bool] | None = None) -> bool:
         """Let time pass, or stop as soon as ``until()`` is true; gives whether it became true.
 
-        Raises ``RuntimeError`` if something spins: a million events without time passing.
+        Raises ``RuntimeError`` if something spins: a million events without time passing, or ten thousand timers
+        without time passing or a datagram moving.
         """
         end_us = self.now_us + round(seconds * MICROSECONDS)
         events = self._events
@@ -210,7 +215,7 @@ class Network:
             at_us, _, function = heapq.heappop(events)
             if at_us > self.now_us:
                 self.now_us = at_us
-                spins = 0
+                spins = self._rings = 0
             spins += 1
             if spins > 1_000_000:
                 raise RuntimeError(f"{self!r} spins at {spin_at_us} us")
@@ -218,10 +223,17 @@ class Network:
         self.now_us = end_us
         return False
 
+    def count_ring(self, timer: Callable[..., Any]) -> None:
+        """A timer of a host rings; ``RuntimeError`` if it does so again and again for nothing."""
+        self._rings += 1
+        if self._rings > MAXIMUM_RINGS:
+            raise RuntimeError(f"{self!r} spins: timers ring and nothing happens, at last {timer!r}")
+
     # -- datagrams --
 
     def transmit(self, datagram: Datagram) -> None:
         """Put a datagram on its link."""
+        self._rings = 0
         link = self.link(datagram.source[0], datagram.destination[0])
         datagram.header_bytes = link.header_bytes
         if link.hook is not None:
@@ -304,6 +316,7 @@ class Network:
         receiver = self.ports.get(datagram.destination[:2])
         if receiver is None:
             return
+        self._rings = 0
         receiver.arrived.append((datagram.data, datagram.source))
         if len(receiver.arrived) == 1:
             # what arrives at the same moment is read in one turn
@@ -364,6 +377,7 @@ class SimulatedReactor:
             self._schedule(call)
             return
         del self._calls[call]
+        self.network.count_ring(call.func)
         call.called = 1
         call.func(*call.args, **call.kw)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from random import Random
 
 from twisted.internet import reactor
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
-from txutp import UTPClientEndpoint, listenUTP
+from txutp import Settings, UTPClientEndpoint, listenUTP
 
 TIMEOUT_SECONDS = 50
 
@@ -65,10 +67,60 @@ class Sender(Protocol):
         stop()
 
 
+KEEPALIVE_SECONDS = 1
+FULL_SECONDS = 5
+
+
+class Full:
+    """Fills the socket with datagrams of another protocol, and watches what its idle connections cost meanwhile."""
+
+    def __init__(self, host: str, number: int) -> None:
+        self.there = host, number
+        self.datagrams = DatagramProtocol()
+        settings = Settings(keepalive_us=KEEPALIVE_SECONDS * 1_000_000)
+        listening = listenUTP(
+            reactor, 0, Factory.forProtocol(Protocol), settings=settings, datagramProtocol=self.datagrams
+        )
+        self.utp = listening._utp
+        ours = ("", listening.getHost().port)
+        for _ in range(3):
+            endpoint = UTPClientEndpoint(reactor, host, number, bindAddress=ours, settings=settings)
+            endpoint.connect(Factory.forProtocol(Protocol))
+        reactor.callLater(0.5, self.fill)  # type: ignore[attr-defined]
+
+    def fill(self) -> None:
+        """Until the kernel takes no more."""
+        counters = self.utp.multiplexer.counters
+        while not counters.sends_refused:
+            self.datagrams.transport.write(bytes(1_400), self.there)
+        self.rings = 0
+        self.utp._on_timer = self.count(self.utp._on_timer)
+        self.cpu_seconds = time.process_time()
+        reactor.callLater(FULL_SECONDS, self.tell)  # type: ignore[attr-defined]
+
+    def count(self, on_timer: Callable[[], None]) -> Callable[[], None]:
+        def counted() -> None:
+            self.rings += 1
+            on_timer()
+
+        return counted
+
+    def tell(self) -> None:
+        say(
+            connections=self.utp.connections,
+            blocked=self.utp._outbox._blocked,
+            rings=self.rings,
+            cpu_seconds=time.process_time() - self.cpu_seconds,
+        )
+        stop()
+
+
 def main() -> None:
-    """``receive HOST BYTES`` or ``send HOST PORT BYTES``."""
+    """``receive HOST BYTES``, ``send HOST PORT BYTES`` or ``fill HOST PORT``."""
     what, host, *numbers = sys.argv[1:]
-    if what == "receive":
+    if what == "fill":
+        Full(host, int(numbers[0]))
+    elif what == "receive":
         Receiver.total_bytes = int(numbers[0])
         port = listenUTP(reactor, 0, Factory.forProtocol(Receiver), interface=host)
         say(port=port.getHost().port)

@@ -367,6 +367,7 @@ class Connection:
         self._last_received_us = now_us
         self._handshake_deadline_us = now_us + self.settings.half_open_timeout_us
         self._due |= SYN_ACK_DUE
+        self._set_deadline()  # the SYN-ACK may have to wait for our own socket
 
     def answer_again(self) -> None:
         """The same SYN came once more: the same SYN-ACK is due (another number would cut the stream's head off)."""
@@ -931,7 +932,11 @@ class Connection:
     # -- timers --
 
     def _set_deadline(self) -> None:
-        """The earliest of all timers that run."""
+        """The earliest of all timers that run.
+
+        A timer that has rung runs no more, or from then on: our own socket may take nothing for a while, so that what
+        is due does not leave, and a deadline that only sending moves would ring without end.
+        """
         if self.state != CONNECTED:
             self.deadline_us = (
                 NEVER_US if self.state == CLOSED else min(self._handshake_deadline_us, self._connect_deadline_us)
@@ -941,8 +946,8 @@ class Connection:
         if self._linger_deadline_us < deadline_us:
             deadline_us = self._linger_deadline_us
         keepalive_us = self.keepalive_us
-        if keepalive_us is not None and self._last_sent_us + keepalive_us < deadline_us:
-            deadline_us = self._last_sent_us + keepalive_us
+        if keepalive_us is not None and not self._due & KEEPALIVE_DUE:
+            deadline_us = min(deadline_us, self._last_sent_us + keepalive_us)
         if self.settings.idle_timeout_us is not None:
             deadline_us = min(deadline_us, self._idle_deadline_us)
         if self._update_deadline_us != NEVER_US:

@@ -62,6 +62,7 @@ class Flow(SendBuffer):
         "_limited_sequence",
         "_mtu_probe",
         "_paced_until_us",
+        "_persist_due",
         "_probed",
         "_recovery_sequence",
         "_reordering_quarters",
@@ -100,6 +101,7 @@ class Flow(SendBuffer):
         self._burst_segments = burst_segments(segment_bytes + HEADER_BYTES)
         self._limited_sequence = next_sequence - 1  # up to here the congestion window bounded what was sent
         self._paced_until_us = NEVER_US  # when a burst may leave that had to wait
+        self._persist_due = False  # the closed window shall be probed, as soon as our own socket lets us
         self._window_ack = self._window_sequence = -1  # of the packet that `peer_window_bytes` is from
         self._shrunk_bytes = 0  # by so much the last packet made it smaller
 
@@ -186,7 +188,7 @@ class Flow(SendBuffer):
                 deadline_us = probe_us
             if deadline_us > self._timer_started_us + self._settings.minimum_timeout_us:
                 deadline_us = min(deadline_us, self._timer_started_us + self.timeout_us)
-        elif self.unsent_bytes and self._persisting:
+        elif self.unsent_bytes and self._persisting and not self._persist_due:
             deadline_us = self._timer_started_us + self._persist_us
         return deadline_us
 
@@ -389,6 +391,7 @@ class Flow(SendBuffer):
         """
         self._paced_until_us = NEVER_US  # it will be asked for again
         if not self.outstanding:
+            self._persist_due = self._persisting and now_us >= self._timer_started_us + self._persist_us
             return False
         if now_us < self._timer_started_us + self.timeout_us:
             if now_us >= self._probe_deadline_us:
@@ -505,7 +508,9 @@ class Flow(SendBuffer):
                 return None
             steering.on_sent(total_bytes)
         if not total_bytes:
-            if not self._persisting or now_us < self._timer_started_us + self._persist_us:
+            if not self._persisting:
+                return None
+            if not self._persist_due and now_us < self._timer_started_us + self._persist_us:
                 return None
             total_bytes = min(max(self.peer_window_bytes, 1), unsent_bytes, self.segment_bytes)
             self.backoff = min(self.backoff + 1, MAXIMUM_BACKOFF)
@@ -579,6 +584,7 @@ class Flow(SendBuffer):
     def _on_new(self, now_us: int) -> None:
         if not self.runs:
             self._timer_started_us = now_us
+            self._persist_due = False
         self._last_sent_us = now_us
 
     def _allowed_bytes(self, unsent_bytes: int, flush: bool) -> int:
