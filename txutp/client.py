@@ -49,6 +49,10 @@ from txutp.udp import numeric_address, twisted_address
 # RFC 8305 section 5: the Connection Attempt Delay.
 ATTEMPT_DELAY_SECONDS = 0.25
 
+# A timer that gives an attempt up lets so many turns of the reactor read what has come: a reactor runs timers before it
+# reads, and this process may have been paused.
+LAST_LOOKS = 4
+
 # Made once, for each value is checked.
 USUAL_SETTINGS = Settings()
 
@@ -67,6 +71,7 @@ class UTPClientTransport(TLSCapableTransport):
         self._untried: list[Address] = []
         self._attempts: list[Attempt] = []
         self._next_call: IDelayedCall | None = None  # tries the next address
+        self._looks = 0  # turns that have read since time was up
         self._problem: Exception | None = None  # why the last attempt failed
         self.hostname = connector.host
         self.addr: Any = (connector.host, connector.port)
@@ -238,6 +243,11 @@ class UTPClientTransport(TLSCapableTransport):
     def failIfNotConnected(self, problem: Any) -> None:
         """Give the attempt up; nothing happens once it has succeeded."""
         if not self._connecting or self._connector is None:
+            return
+        if isinstance(problem, error.TimeoutError) and self._attempts and self._looks < LAST_LOOKS:
+            self._looks += 1
+            self._stop_waiting()
+            self._next_call = self.reactor.callLater(0, self.failIfNotConnected, problem)
             return
         self._connecting = False
         connector, self._connector = self._connector, None

@@ -26,6 +26,10 @@ from txutp.transport import UTPTransport
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# A reactor runs timers before it reads, and this process may have been paused: so what has come has so many turns to be
+# read and delivered before a socket is called silent.
+LAST_LOOKS = 2
+
 Callback = Callable[[BaseException | None], None]
 
 
@@ -64,6 +68,7 @@ class Duplex(Readable):
         self._timeout_seconds = 0.0
         self._active_at = 0.0  # when something was written, or arrived
         self._timer: Any = None
+        self._last_looks = 0  # turns of the reactor since time was up
 
     def _renew(self) -> None:
         super()._renew()
@@ -278,9 +283,11 @@ class Duplex(Readable):
                 self._set_active()
                 return
         missing_seconds = self._active_at + self._timeout_seconds - self.reactor.seconds()
-        if missing_seconds > 0:
-            self._timer = self.reactor.callLater(missing_seconds, self._look_for_silence)
+        if missing_seconds > 0 or self._last_looks < LAST_LOOKS:
+            self._last_looks = 0 if missing_seconds > 0 else self._last_looks + 1
+            self._timer = self.reactor.callLater(max(missing_seconds, 0), self._look_for_silence)
             return
+        self._last_looks = 0
         self._do_now()
         self.emit("timeout")
 

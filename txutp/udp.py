@@ -160,6 +160,7 @@ class IBatchPort(Interface):
 
     granted_receive_bytes = Attribute("Memory that the kernel gives to datagrams until they are read; 0: not known.")
     granted_send_bytes = Attribute("The same for those that were sent.")
+    times_empty = Attribute("How often there was nothing more to read; always 0 where that is not known.")
     offload_send = Attribute("Whether a batch of several datagrams costs no more system calls than one datagram.")
 
     def send_batch(batch: Batch) -> int:
@@ -197,6 +198,7 @@ class BatchPort(BatchSender, udp.Port):
         self.granted_send_bytes = 0
         self._overflows = 0  # datagrams that the kernel has dropped so far, modulo 2**32
         self._leaving = False
+        self.times_empty = 0  # so often there was nothing more to read
         self._lone_reads = 0  # in a row, of one such datagram with nothing behind it
         self._reading_again: IDelayedCall | None = None
         self._trying_again: IDelayedCall | None = None  # to send
@@ -287,6 +289,7 @@ class BatchPort(BatchSender, udp.Port):
             try:
                 data, ancillary, flags, address = receive(LARGEST_DATAGRAM_BYTES, ANCILLARY_BYTES)
             except (BlockingIOError, InterruptedError):
+                self.times_empty += 1
                 break
             except OSError:
                 # What an ICMP error left behind concerns some datagram of the past, not this read.
@@ -382,6 +385,7 @@ class PlainPort:
     """Any other UDP transport: a datagram at a time, its exceptions turned into facts."""
 
     offload_send = False
+    times_empty = 0
 
     def __init__(self, transport: Any, protocol: BatchReceiver, reactor: Any) -> None:
         self._transport = transport

@@ -562,6 +562,16 @@ class Connection:
 
     # -- time --
 
+    def judges_silence(self, now_us: int) -> bool:
+        """Whether ``handle_timeout`` would take the peer's silence for an answer: then read first what it has said."""
+        if self.state != CONNECTED:
+            return True
+        return (
+            now_us >= self._linger_deadline_us
+            or now_us >= self._idle_deadline_us
+            or self.sending.judges_silence(now_us)
+        )
+
     def handle_timeout(self, now_us: int) -> None:
         """Do what is due at ``now_us``; harmless when nothing is."""
         if self.state == CONNECTED:

@@ -233,6 +233,10 @@ class Flow(SendBuffer):
     def _persist_us(self) -> int:
         return max(self.timeout_us, min(PERSIST_US << self.backoff, self._settings.maximum_timeout_us))
 
+    def judges_silence(self, now_us: int) -> bool:
+        """Whether ``handle_timeout`` would count it against the peer that nothing came back."""
+        return self.outstanding > 0 and now_us >= self._timer_started_us + self.timeout_us
+
     # -- verbs --
 
     def begin(self, now_us: int) -> None:

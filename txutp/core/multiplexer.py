@@ -136,6 +136,21 @@ class Multiplexer:
             heapq.heappop(deadlines)
         return None
 
+    def judges_silence(self, now_us: int) -> bool:
+        """Whether ``handle_timeouts`` would take the silence of a peer for an answer.
+
+        It says nothing while datagrams wait to be read: this process may have been paused, or busy.
+        """
+        deadlines = self._deadlines
+        places = [0]  # in the heap: those that are due, and the two behind each of them
+        for place in places:
+            if place < len(deadlines) and deadlines[place][0] <= now_us:
+                connection = self._connections.get(deadlines[place][1])
+                if connection is not None and connection.judges_silence(now_us):
+                    return True
+                places += (2 * place + 1, 2 * place + 2)
+        return False
+
     def sender_of(self, datagram: bytes, address: Address) -> Connection | None:
         """Which connection sent a datagram that begins like this to an address."""
         if not is_utp_untrusted(datagram):
