@@ -318,6 +318,72 @@ def test_half_open_connections_of_one_address_are_bounded() -> None:
     assert len(scene.peer.take()) == 5
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(maximum_half_open_per_address=20),
+        Settings(maximum_half_open=20),
+        Settings(maximum_connections=20),
+        Settings(maximum_connections_per_address=20),
+    ],
+)
+def test_forged_syns_use_up_nothing_that_others_need(settings: Settings) -> None:
+    """Whatever limit they reach: a client of the address that was forged connects, and a stream that is up goes on."""
+    scene = ScriptedClient(settings=settings)
+    multiplexer = scene.ports[0]._utp.multiplexer
+    flood = ScriptedPeer(scene.network.reactor(CLIENT))
+    syns = iter(range(0, 65_536, 4))
+
+    def forge() -> None:
+        flood.syn(next(syns), 1)
+        if multiplexer.counters.datagrams_received < 3_000:
+            scene.network.call_at(scene.network.now_us + 1_000, forge)
+
+    forge()
+    scene.run(0.5)
+    assert multiplexer.half_open >= 19
+    connecting = Accepting()
+    scene.network.connect(CLIENT, SERVER, Link(delay_us=5_000))
+    for _ in range(5):
+        UTPClientEndpoint(scene.network.reactor(CLIENT), SERVER, PORT, timeout=1).connect(connecting)
+        scene.run(0.1)
+    assert len(connecting.made) == 5
+    assert len(scene.accepting.made) == 6
+    assert len(multiplexer) <= 56  # the port has a backlog of 50
+    assert multiplexer.counters.half_open_evicted > 100
+    assert multiplexer.counters.syns_refused == 0
+    scene.peer.data(b"still here")
+    scene.run(0.1)
+    assert bytes(scene.server.received) == b"still here"
+
+
+def test_connections_that_are_proven_never_make_room() -> None:
+    settings = Settings(maximum_connections=3)
+    scene = ScriptedClient(settings=settings)
+    connecting = Accepting()
+    for _ in range(5):
+        UTPClientEndpoint(scene.network.reactor(CLIENT), SERVER, PORT, timeout=1).connect(connecting).addErrback(bool)
+        scene.run(0.1)
+    scene.run(2)
+    assert len(connecting.made) == 2
+    multiplexer = scene.ports[0]._utp.multiplexer
+    assert (len(multiplexer), multiplexer.half_open) == (3, 0)
+    assert multiplexer.counters.syns_refused > 0
+
+
+def test_what_is_half_open_makes_room_for_our_own_connections() -> None:
+    scene = ScriptedClient(confirm=False, settings=Settings(maximum_connections=3))
+    for number in range(3):
+        scene.peer.syn(number * 4, number)
+    scene.run(0.001)
+    multiplexer = scene.ports[0]._utp.multiplexer
+    for _ in range(3):
+        multiplexer.connect(("10.0.0.9", 1), scene.network.now_us)
+    assert (len(multiplexer), multiplexer.half_open) == (3, 0)
+    with pytest.raises(ConnectionRefused, match="maximum_connections is 3"):
+        multiplexer.connect(("10.0.0.9", 1), scene.network.now_us)
+
+
 def test_connections_of_one_address_are_bounded() -> None:
     settings = Settings(maximum_connections_per_address=3)
     scene = ScriptedClient(settings=settings)

@@ -101,7 +101,7 @@ class Multiplexer:
         self._connections: dict[Key, Connection] = {}
         self._half_open: dict[Connection, None] = {}  # in order of age
         self._per_host: dict[str, int] = {}
-        self._half_open_per_host: dict[str, int] = {}
+        self._half_open_per_host: dict[str, dict[Connection, None]] = {}  # the same of each host
         # in order of age; the first one is deleted again and again, which is slow in a plain dict
         self._tombstones: OrderedDict[Key, bytes] = OrderedDict()
         self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
@@ -167,7 +167,7 @@ class Multiplexer:
         It may have settings of its own; the limits are always those of the port.
         """
         settings = self.settings if settings is None else settings
-        self._check_limits(address[0])
+        self._make_room(address[0])
         receive_id = self._fresh_id(address)
         connection = self._new(address, receive_id, receive_id + 1 & MASK16, settings)
         self._register(connection)
@@ -329,24 +329,23 @@ class Multiplexer:
             self._reset(address, connection_id, sequence, now_us)
             return
         try:
-            self._check_limits(host)
+            self._make_room(host)
         except ConnectionRefused:
             self.counters.syns_refused += 1
             return
-        if self._half_open_per_host.get(host, 0) >= self.settings.maximum_half_open_per_address:
-            self.counters.syns_refused += 1
-            return
+        # Nothing of these is proven, so a share that is used up keeps nobody out: else whoever forges the address of a
+        # host would.
+        of_host = self._half_open_per_host.get(host, {})
+        if len(of_host) >= self.settings.maximum_half_open_per_address:
+            self._evict_oldest(of_host)
         if len(self._half_open) >= self.settings.maximum_half_open:
-            oldest = next(iter(self._half_open))
-            self._remove(oldest)
-            oldest.fail(DONE)
-            self.counters.half_open_evicted += 1
+            self._evict_oldest(self._half_open)
 
         self._tombstones.pop((address, receive_id), None)
         connection = self._new(address, receive_id, connection_id)
         self._register(connection)
         self._half_open[connection] = None
-        self._half_open_per_host[host] = self._half_open_per_host.get(host, 0) + 1
+        self._half_open_per_host.setdefault(host, {})[connection] = None
         connection.answer(sequence, timestamp_us, now_us)
         if shown:
             connection.receive_extensions(None, b"")
@@ -505,12 +504,29 @@ class Multiplexer:
                 return connection
         return None
 
-    def _check_limits(self, host: str) -> None:
+    def _make_room(self, host: str) -> None:
+        """See that one more connection is within the limits; ``ConnectionRefused`` if those that are proven fill them.
+
+        What is half-open gives way: a flood of forged SYNs may not use up what is meant for connections.
+        """
         settings = self.settings
         if len(self._connections) >= settings.maximum_connections:
-            raise ConnectionRefused(f"maximum_connections is {settings.maximum_connections}")
+            if not self._half_open:
+                raise ConnectionRefused(f"maximum_connections is {settings.maximum_connections}")
+            self._evict_oldest(self._half_open)
         if self._per_host.get(host, 0) >= settings.maximum_connections_per_address:
-            raise ConnectionRefused(f"maximum_connections_per_address is {settings.maximum_connections_per_address}")
+            of_host = self._half_open_per_host.get(host)
+            if not of_host:
+                limit = settings.maximum_connections_per_address
+                raise ConnectionRefused(f"maximum_connections_per_address is {limit}")
+            self._evict_oldest(of_host)
+
+    def _evict_oldest(self, half_open: dict[Connection, None]) -> None:
+        """Forget the half-open connection that has waited longest; its host hears nothing of it."""
+        oldest = next(iter(half_open))
+        self._remove(oldest)
+        oldest.fail(DONE)
+        self.counters.half_open_evicted += 1
 
     def _new(self, address: Address, receive_id: int, send_id: int, settings: Settings | None = None) -> Connection:
         settings = self.settings if settings is None else settings
@@ -559,8 +575,12 @@ class Multiplexer:
     def _begun(self, connection: Connection) -> None:
         """Its handshake is over, or it is."""
         if connection in self._half_open:
+            host = connection.address[0]
             del self._half_open[connection]
-            decrease(self._half_open_per_host, connection.address[0])
+            of_host = self._half_open_per_host[host]
+            del of_host[connection]
+            if not of_host:
+                del self._half_open_per_host[host]
         opening = self._opening.get(connection.address)
         if opening is not None:
             opening.pop(connection, None)

@@ -64,13 +64,13 @@ class Settings:
     """How long a closed connection is remembered, to answer late packets with an ack instead of a RESET."""
 
     maximum_connections: int = 20_000
-    """Connections on this port, both directions; SYNs beyond are not answered."""
+    """Connections on this port, both directions.  Unconfirmed ones make room; beyond that SYNs are not answered."""
     maximum_connections_per_address: int = 10_000
     """The same for one remote host."""
     maximum_half_open: int = 1_000
     """Unconfirmed incoming connections; a newer one takes the place of the oldest.  A larger backlog counts."""
     maximum_half_open_per_address: int = 500
-    """The same for one remote host; SYNs beyond are not answered."""
+    """The same for one remote host.  Anybody can forge its address, so its newer ones take the place of its oldest."""
     resets_per_second: int = 100
     """RESETs for packets of unknown connections; 0: never."""
 
