@@ -16,6 +16,7 @@ from zope.interface import implementer
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.connection import Connection
 from txutp.core.packet import ST_DATA, ST_FIN, ST_RESET, ST_STATE, ST_SYN, Packet, parse_untrusted
+from txutp.core.sending import SendBuffer
 from txutp.testing import Link, Network, Recorder, SimulatedReactor
 
 SERVER = "10.0.0.1"
@@ -106,6 +107,19 @@ class Accepting(Factory):
         made.factory = self
         self.made.append(made)
         return made
+
+
+def check_counts(sending: SendBuffer) -> None:
+    """What the send buffer counts when it changes is what a look at every segment gives."""
+    runs = sending.runs
+    in_flight = [(run, run.every & ~run.acked & ~run.lost) for run in runs]
+    assert sending.flight_bytes == sum(run.bytes_of(mask) for run, mask in in_flight) >= 0
+    assert sending.lost_segments == sum(run.lost.bit_count() for run in runs)
+    assert not any(run.lost & run.acked or (run.lost | run.acked) & ~run.every for run in runs)
+    assert all(run.bytes_of(run.every) == run.total_bytes == sum(map(len, run.payloads)) for run in runs)
+    numbers = [number for run in runs for number in range(run.first, run.first + run.count)]
+    assert numbers == list(range(runs[0].first, sending.next_sequence)) if runs else True
+    assert not runs or runs[0].first <= sending.first_unacked < runs[0].first + runs[0].count
 
 
 @dataclass

@@ -460,7 +460,9 @@ class SendBuffer:
         head = self.runs[0]
         if head.acked >> self.first_unacked - head.first & 1:
             for run in self.runs:
-                run.acked &= (1 << max(self.first_unacked - run.first, 0)) - 1
+                returned = run.acked & ~((1 << max(self.first_unacked - run.first, 0)) - 1)
+                run.acked &= ~returned
+                self.flight_bytes += run.bytes_of(returned)  # it was taken off when it arrived
         for run in self.runs:
             lost = run.every & ~run.acked & ~run.lost
             if lost:
