@@ -406,7 +406,7 @@ class Connection:
         if self.state == CONNECTED:
             if not sending.first_unacked - 1 - ACK_SLACK <= ack < sending.next_sequence:
                 return
-            if self._unheard:
+            if self._unheard and not self._is_syn_ack(kind, sequence16, ack):
                 self._unheard = False
                 self._update_deadline_us = NEVER_US
         elif self.state == SYN_RECEIVED:
@@ -440,6 +440,14 @@ class Connection:
             self._receive_data(kind, sequence, payloads, payload_bytes)
         if self._closing:
             self._finish_if_done(now_us)
+
+    def _is_syn_ack(self, kind: int, sequence16: int, ack: int) -> bool:
+        """Whether a packet may be the SYN-ACK once more, which shows nothing of what we have sent since.
+
+        It may have been duplicated on its way, or be the answer to a SYN that was repeated.  What only a server can
+        send that has heard us differs: DATA, a FIN, a keepalive (with an older ack), an ack of more than the SYN.
+        """
+        return kind == ST_STATE and ack == self.initial_sequence and sequence16 == self.receiving.next_sequence & MASK16
 
     def receive_extensions(self, selective: int | None, bits: bytes) -> None:
         """The packet that was just received had a selective ack, maybe empty, or EXTENSION_BITS, or both.
@@ -848,7 +856,6 @@ class Connection:
     def _receive_data(self, kind: int, sequence: int, payloads: Sequence[bytes], payload_bytes: int) -> None:
         receiving = self.receiving
         self._due |= ACK_DUE
-        self._update_deadline_us = NEVER_US
         eof_sequence = self.eof_sequence
 
         # what is in order is taken whole, one packet or a run
@@ -859,6 +866,7 @@ class Connection:
             and eof_sequence is None
             and receiving.insert_run(payloads, payload_bytes)
         ):
+            self._update_deadline_us = NEVER_US
             self.bytes_received += payload_bytes
             if self._closing:
                 receiving.discard()
@@ -884,10 +892,12 @@ class Connection:
             result = receiving.insert(sequence, payload)
             sequence += 1
             if result == IN_ORDER:
+                self._update_deadline_us = NEVER_US
                 self.bytes_received += len(payload)
                 if self._closing:
                     receiving.discard()
             elif result == EARLY:
+                self._update_deadline_us = NEVER_US
                 self.bytes_received += len(payload)
                 self.segments_early += 1
             elif result == DUPLICATE and self.fin_sequence is not None:
