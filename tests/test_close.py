@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from twisted.internet import error
 from twisted.internet.defer import Deferred
@@ -293,6 +295,128 @@ def test_a_peer_that_vanished_behind_its_fin_is_not_waited_for_long() -> None:
     scene.peer.fin()
     assert scene.run(3.1, until=lambda: bool(scene.server.lost))
     assert scene.server.lost_type is error.ConnectionDone
+
+
+class Outage:
+    """Nothing passes a link for a while that begins with the first FIN there."""
+
+    def __init__(self, pair: Pair, link: Link, seconds: float) -> None:
+        began_us: list[int] = []
+
+        def lose(datagram: Datagram) -> None:
+            packet = datagram.packet
+            now_us = pair.network.now_us
+            if packet is not None and packet.type == ST_FIN:
+                began_us.append(now_us)
+            if began_us and now_us < began_us[0] + seconds * 1_000_000:
+                datagram.dropped = True
+
+        link.hook = lose
+
+
+@pytest.mark.parametrize("seconds", [3, 7])
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_a_fin_outlasts_an_outage_as_data_does(seconds: float, first: str) -> None:
+    """The other side has ended before, or will: it hears the end of the stream, and waits for nothing for ever."""
+    pair = Pair(protocol=HalfStream)
+    closing, waiting = (pair.client, pair.server) if first == "client" else (pair.server, pair.client)
+    waiting.transport.loseWriteConnection()
+    pair.run(1)
+    Outage(pair, pair.up if first == "client" else pair.down, seconds)
+    closing.transport.loseConnection()
+    pair.run(20)
+    assert waiting.read_lost == 1
+    assert closing.lost_type is error.ConnectionDone
+    waiting.transport.loseConnection()
+    pair.run(20)
+    assert waiting.lost_type is error.ConnectionDone
+    assert len(pair.ports[0]._utp.multiplexer) == 0
+    assert [place for place in pair.network.ports if place[0] != SERVER] == []
+
+
+@pytest.mark.parametrize("half_closed", [True, False])
+def test_a_fin_is_tried_as_often_as_data(half_closed: bool) -> None:
+    """One tail probe and five timeouts in a row; the application hears long before that everything arrived."""
+    counts = []
+    for data in (b"", b"x"):
+        pair = Pair(protocol=HalfStream)
+        if half_closed:
+            pair.server.transport.loseWriteConnection()
+            pair.run(1)
+        pair.up.hook = lambda datagram: setattr(datagram, "dropped", True)
+        up, _ = pair.record()
+        began_us = pair.network.now_us
+        if data:
+            pair.client.transport.write(data)
+        else:
+            pair.client.transport.loseConnection()
+        assert pair.run(60, until=lambda pair=pair: bool(pair.client.lost))
+        assert pair.client.lost_type is (error.ConnectionLost if data else error.ConnectionDone)
+        if not data:
+            assert pair.network.now_us <= began_us + 5_000_000
+        pair.run(60)
+        counts.append([packet.type for packet in up.packets].count(ST_DATA if data else ST_FIN))
+        assert [place for place in pair.network.ports if place[0] != SERVER] == []
+    assert counts[0] == counts[1] == 6
+
+
+def test_a_fin_that_goes_on_alone_holds_nobody_up() -> None:
+    """Whoever waits until the port is quiet, or stops the reactor, waits for applications and for no mere FIN."""
+    scene = ScriptedClient()
+    scene.peer.fin()
+    assert scene.run(3.1, until=lambda: bool(scene.server.lost))
+    utp = scene.ports[0]._utp
+    assert len(utp.multiplexer) == 1
+    quiet: list[None] = []
+    utp.when_quiet().addCallback(quiet.append)
+    assert quiet == [None]
+    scene.run(30)
+    assert len(utp.multiplexer) == 0
+
+
+@pytest.mark.parametrize("ended_first", [True, False])
+def test_a_fin_does_not_go_on_alone_where_nobody_has_the_port(ended_first: bool) -> None:
+    """An ICMP error says so.  It is believed because both streams have arrived, and nothing but a FIN is at stake."""
+    scene = ScriptedClient()
+    utp = scene.ports[0]._utp
+    if ended_first:
+        scene.peer.fin()
+    else:
+        scene.server.transport.loseConnection()
+    scene.run(0.1)
+    fin = next(packet for packet in scene.peer.take() if packet.type == ST_FIN).encode()
+    utp.unreachable(fin, scene.peer.port._address, errno.ECONNREFUSED, 0)
+    scene.run(0.1)
+    assert not scene.server.lost, "it may be forged, so it is no faster than silence"
+    assert scene.run(10, until=lambda: bool(scene.server.lost))
+    assert scene.server.lost_type is error.ConnectionDone
+    assert len(utp.multiplexer) == 0
+
+
+def test_an_icmp_error_ends_a_fin_that_goes_on_alone() -> None:
+    scene = ScriptedClient()
+    utp = scene.ports[0]._utp
+    scene.peer.fin()
+    assert scene.run(3.1, until=lambda: bool(scene.server.lost))
+    fin = next(packet for packet in scene.peer.take() if packet.type == ST_FIN).encode()
+    utp.unreachable(fin, scene.peer.port._address, errno.ECONNREFUSED, 0)
+    scene.run(0.001)
+    assert len(utp.multiplexer) == 0
+
+
+def test_an_ack_that_comes_late_ends_a_fin_that_goes_on_alone() -> None:
+    scene = ScriptedClient()
+    scene.peer.fin()
+    assert scene.run(3.1, until=lambda: bool(scene.server.lost))
+    fin = next(packet for packet in scene.peer.take() if packet.type == ST_FIN)
+    scene.peer.state(ack_nr=fin.seq_nr)
+    scene.run(0.001)
+    assert len(scene.ports[0]._utp.multiplexer) == 0
+    assert len(scene.server.lost) == 1
+    scene.peer.take()
+    scene.peer.fin(seq_nr=5_001)
+    scene.run(0.001)
+    assert {packet.type for packet in scene.peer.take()} == {ST_STATE}
 
 
 def test_data_that_nobody_acknowledges_is_reported_once() -> None:

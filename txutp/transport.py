@@ -10,7 +10,8 @@ On producers and closing
     for ``unregisterProducer``.
 
     ``loseConnection`` stops deliveries at once, and ``connectionLost(ConnectionDone)`` comes when the peer has
-    everything, so that a program that then stops its reactor loses nothing.  A FIN from the peer ends a Protocol that
+    everything, so that a program that then stops its reactor loses nothing.  (For the ack of a mere FIN it waits only
+    a while; the connection goes on with it alone.)  A FIN from the peer ends a Protocol that
     is not half-closeable the same way: what it wrote so far still arrives.  (TCP drops it; nobody relies on that.)
 
     Nothing here calls the application from within a call of the application, but for the producer methods for which
@@ -152,7 +153,7 @@ class UTPTransport:
             if IHalfCloseableProtocol.providedBy(self.protocol) and not self.disconnecting:
                 self._call(self.protocol.writeConnectionLost)
 
-        if connection.state == CLOSED and self.connected:
+        if (connection.state == CLOSED or connection.released) and self.connected:
             if not receiving.ready_bytes or self.disconnecting:
                 self._lost(self._failure or Failure(exception_for(connection.close_reason)))
             elif self._unread is None:

@@ -96,7 +96,7 @@ WELCOMES = 3
 # STATEs that answer an empty selective ack with one: as many as a path that loses every tenth packet needs.
 ANSWERS = 3
 
-# Nothing but our FIN is unanswered: so many tries, then the peer is gone and nothing was lost.
+# Retransmission timeouts of our FIN for which the application waits.  The FIN itself is tried as often as data.
 FIN_TIMEOUTS = 3
 
 STATE_REPEATS = 5
@@ -126,6 +126,7 @@ class Connection:
         "_linger_deadline_us",
         "_link_mtu",
         "_peer_reads_extensions",
+        "_port_closed",
         "_shows",
         "_syn_sent_us",
         "_unheard",
@@ -147,6 +148,7 @@ class Connection:
         "owner",
         "receive_id",
         "receiving",
+        "released",
         "reply_us",
         "scheduled_us",
         "segments_early",
@@ -196,6 +198,8 @@ class Connection:
         self._fin_acknowledges_eof = False  # the peer's FIN had arrived when ours left for the first time
         self._unheard = False  # we answered the SYN-ACK, and do not know whether the peer heard it
         self._closing = False  # the application is gone: incoming data is acknowledged and discarded
+        self._port_closed = False  # an ICMP error said so when nothing but the ack of our FIN was missing
+        self.released = False  # the application has waited long enough: what goes on is only about our FIN
 
         # the stream, both ways
         self.sending = Flow(initial_sequence, segment_bytes, settings)
@@ -248,8 +252,8 @@ class Connection:
 
     @property
     def closing(self) -> bool:
-        """``close`` was called and the connection has not ended yet."""
-        return self._closing and self.state != CLOSED
+        """``close`` was called, and somebody waits for the end."""
+        return self._closing and self.state != CLOSED and not self.released
 
     @property
     def awaits_reader(self) -> bool:
@@ -487,10 +491,17 @@ class Connection:
         """The peer's host says that nobody has the port.
 
         That is easily forged, so it counts only as long as nothing has shown that the peer knows this connection
-        (RFC 5927): a server may have stopped right after its SYN-ACK.
+        (RFC 5927): a server may have stopped right after its SYN-ACK.  And when both streams have arrived it says that
+        our FIN need not go on alone, behind the application's back.
         """
-        if self._unheard and self.state == CONNECTED:
+        if self.state != CONNECTED:
+            return
+        if self._unheard:
             self._forgotten()
+        elif self._closing and self._is_complete:
+            self._port_closed = True
+            if self.released:
+                self._close(DONE)
 
     def _forgotten(self) -> None:
         """The peer does not know us any more."""
@@ -922,8 +933,10 @@ class Connection:
     def _finish_if_done(self, now_us: int) -> None:
         """The application is gone: so are we, once the peer has our FIN and we have its.
 
-        The second of the two is waited for only a while: all data has arrived, and peers are known to vanish without
-        their FIN, or without acknowledging ours (libutp forgets a connection when its own FIN is acknowledged).
+        The application waits for the second of the two only a while: all data has arrived, and peers are known to
+        vanish without their FIN, or without acknowledging ours (libutp forgets a connection when its own FIN is
+        acknowledged).  Behind its back our FIN goes on as long as data would: a peer that has not heard it waits for
+        it.
         """
         if self.state != CONNECTED:
             return
@@ -932,10 +945,21 @@ class Connection:
         if fin_acknowledged and at_eof:
             self._close(DONE)
         elif self._linger_deadline_us == NEVER_US and (
-            fin_acknowledged or (at_eof and self.sending.first_unacked == self.fin_sequence)
+            fin_acknowledged or (at_eof and self.sending.first_unacked == self.fin_sequence and not self.released)
         ):
             # time enough to send our own FIN twice
             self._linger_deadline_us = now_us + max(self.settings.close_timeout_us, 3 * self.sending.timeout_us)
+
+    def _release(self) -> None:
+        """Let the application go; our FIN is sent on until it is acknowledged, or was tried as often as data.
+
+        If nobody is there who could hear it, the connection ends instead.
+        """
+        self._linger_deadline_us = NEVER_US
+        if self._port_closed:
+            self._close(DONE)
+        else:
+            self.released = True
 
     def _close(self, reason: int) -> None:
         if self.state == CLOSED:
@@ -988,19 +1012,27 @@ class Connection:
 
     def _handle_connected_timeout(self, now_us: int) -> None:
         settings = self.settings
-        # one of the two FINs does not come
+        # one of the two FINs does not come, or the ack of ours
         if now_us >= self._linger_deadline_us:
-            self._close(DONE)
-            return
+            if self.fin_acknowledged:
+                self._close(DONE)
+            else:
+                self._release()
+            if self.state == CLOSED:
+                return
         if settings.idle_timeout_us is not None and now_us >= self._idle_deadline_us:
             self.abort(DONE if self._is_complete else TIMED_OUT)
             return
         # nothing came back
         if self.sending.handle_timeout(now_us, self._last_received_us):
-            only_fin = self._closing and self.sending.first_unacked == self.fin_sequence
-            if self.sending.timeouts >= (FIN_TIMEOUTS if only_fin else settings.maximum_timeouts):
+            timeouts = self.sending.timeouts
+            if timeouts >= settings.maximum_timeouts:
                 self.abort(DONE if self._is_complete else TIMED_OUT)
                 return
+            if timeouts >= FIN_TIMEOUTS and self._closing and self.sending.first_unacked == self.fin_sequence:
+                self._release()
+                if self.state == CLOSED:
+                    return
         # a STATE that matters may be lost
         if now_us >= self._update_deadline_us > 0:
             self._update_backoff += 1

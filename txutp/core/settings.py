@@ -58,8 +58,9 @@ class Settings:
     idle_timeout_us: int | None = None
     """A connection that hears nothing for so long ends; None: never, as TCP.  Keep it above the peer's keepalive."""
     close_timeout_us: int = 1 * SECOND_US
-    """After close and with everything delivered, how long to wait for the last FIN, theirs or the ack of ours.  Three
-    retransmission timeouts are waited for in any case."""
+    """After close and with everything delivered, how long the application waits for the last FIN, theirs or the ack of
+    ours.  Three retransmission timeouts are waited for in any case.  Without an ack our FIN is sent on behind its back,
+    as often as data would be."""
     tombstone_us: int = 20 * SECOND_US
     """How long a closed connection is remembered, to answer late packets with an ack instead of a RESET."""
 
