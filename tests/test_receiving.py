@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import HalfStream, ScriptedClient
 from tests.test_transfer import pattern
 from txutp import Settings
-from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, REFUSED, ReceiveBuffer
+from txutp.core.receiving import (
+    DUPLICATE,
+    EARLY,
+    IN_ORDER,
+    MANY_PIECES,
+    REFUSED,
+    SHORT_BYTES,
+    ReceiveBuffer,
+)
 
 
 def buffer_of(capacity_bytes: int) -> ReceiveBuffer:
@@ -51,6 +60,11 @@ def test_an_end_needs_no_room() -> None:
     assert buffer.insert(2, b"") == IN_ORDER
 
 
+def mask_of(buffer: ReceiveBuffer) -> int:
+    """The selective ack, one early segment after the other."""
+    return sum(1 << sequence - buffer.next_sequence - 1 for sequence in buffer.early)
+
+
 class Sender:
     """Segments of one stream, and what became of each."""
 
@@ -70,6 +84,7 @@ class Sender:
             self.accepted.add(index)
         assert buffer.early_bytes == sum(map(len, buffer.early.values()))
         assert buffer.ready_bytes == sum(map(len, buffer.ready))
+        assert buffer.selective_ack_mask() == mask_of(buffer)
         self.most_bytes = max(self.most_bytes, buffer.ready_bytes + buffer.early_bytes)
         return result
 
@@ -121,6 +136,53 @@ def test_a_buffer_that_shrinks_and_grows_keeps_both_promises(
             sender.send(arrival % len(sizes))
     sender.finish()
     assert sender.most_bytes <= max(capacities) + max(sizes)
+
+
+def test_what_claims_to_come_behind_the_end_is_in_no_selective_ack() -> None:
+    buffer = buffer_of(100_000)
+    for sequence in (3, 4, 7, 9):
+        buffer.insert(sequence, b"early")
+    buffer.forget_behind(4)
+    assert sorted(buffer.early) == [3, 4]
+    assert buffer.selective_ack_mask() == mask_of(buffer) == 0b110
+    buffer.forget_behind(0)
+    assert buffer.selective_ack_mask() == buffer.early_bytes == 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 100, 1_000])
+@pytest.mark.parametrize("in_runs", [True, False])
+@pytest.mark.parametrize("limit_bytes", [1 << 30, 700])
+def test_short_segments_take_no_more_memory_than_what_they_carry(size: int, in_runs: bool, limit_bytes: int) -> None:
+    """A peer may send single bytes to an application that has paused."""
+    stream = pattern(min(size * 20_000, 1_000_000))
+    segments = [stream[at : at + size] for at in range(0, len(stream), size)]
+    buffer = buffer_of(len(stream))
+    most_pieces = 0
+    for number, segment in enumerate(segments, 1):
+        if in_runs:
+            assert buffer.insert_run((segment,), len(segment))
+        else:
+            assert buffer.insert(number, segment) == IN_ORDER
+        most_pieces = max(most_pieces, len(buffer.ready))
+    if size <= SHORT_BYTES:
+        assert most_pieces <= MANY_PIECES + len(segments) // MANY_PIECES + 1
+    taken = b""
+    while buffer.ready_bytes:
+        taken += buffer.take(limit_bytes)
+    assert taken == stream
+
+
+def test_a_reader_that_sips_while_short_segments_come_gets_them_in_order() -> None:
+    stream = pattern(30_000)
+    buffer = buffer_of(len(stream))
+    taken = b""
+    for number in range(len(stream)):
+        buffer.insert(number + 1, stream[number : number + 1])
+        if number % 1_500 == 7:
+            taken += buffer.take(300)
+    while buffer.ready_bytes:
+        taken += buffer.take(300)
+    assert taken == stream
 
 
 # -- the connection around it --

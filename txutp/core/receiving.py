@@ -22,6 +22,11 @@ IN_ORDER, EARLY, DUPLICATE, REFUSED = range(4)
 # Nothing waits behind a gap: one dictionary for all whose packets come in order.
 NONE_EARLY: dict[int, bytes] = {}
 
+# So many pieces that are short on the average become one, or a peer that sends single bytes would let each of them take
+# fifty bytes of memory.
+MANY_PIECES = 1_024
+SHORT_BYTES = 128
+
 # A selective ack cannot say more (libutp keeps 1023 packets and sends no further ahead).
 EARLY_MAXIMUM_AHEAD = 2_016
 
@@ -29,15 +34,26 @@ EARLY_MAXIMUM_AHEAD = 2_016
 class ReceiveBuffer:
     """Bytes on their way to the application, never more than ``capacity_bytes`` and one segment."""
 
-    __slots__ = ("capacity_bytes", "early", "early_bytes", "next_sequence", "ready", "ready_bytes")
+    __slots__ = (
+        "_early_mask",
+        "_gathered",
+        "capacity_bytes",
+        "early",
+        "early_bytes",
+        "next_sequence",
+        "ready",
+        "ready_bytes",
+    )
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
         self.next_sequence = 0  # the one that comes next in order, unwrapped
         self.ready: list[bytes] = []  # in order, not taken yet
         self.ready_bytes = 0
+        self._gathered = 0  # so many pieces at the beginning stay as they are
         self.early = NONE_EARLY  # sequence -> payload, behind a gap
         self.early_bytes = 0
+        self._early_mask = 0  # the same as bits, see selective_ack_mask
 
     @property
     def window_bytes(self) -> int:
@@ -61,6 +77,7 @@ class ReceiveBuffer:
             self.early = {}
         self.early[sequence] = payload
         self.early_bytes += size
+        self._early_mask |= 1 << sequence - self.next_sequence - 1
         return EARLY
 
     def would_refuse(self, sequence: int, size: int) -> bool:
@@ -77,18 +94,17 @@ class ReceiveBuffer:
         held_bytes = self.ready_bytes + total_bytes
         if self.early or held_bytes > self.capacity_bytes:
             return False
-        self.ready += payloads
+        ready = self.ready
+        ready += payloads
         self.ready_bytes = held_bytes
         self.next_sequence += len(payloads)
+        if len(ready) - self._gathered > MANY_PIECES:
+            self._gather()
         return True
 
     def selective_ack_mask(self) -> int:
         """Bit ``i`` stands for the early segment ``next_sequence + 1 + i``, which is ``ack + 2 + i``."""
-        origin = self.next_sequence + 1
-        mask = 0
-        for sequence in self.early:
-            mask |= 1 << sequence - origin
-        return mask
+        return self._early_mask
 
     def take(self, limit_bytes: int) -> bytes:
         """The next stream bytes, joined: about ``limit_bytes`` at most, at least one segment if there is any."""
@@ -96,7 +112,7 @@ class ReceiveBuffer:
         if self.ready_bytes <= limit_bytes:
             data = ready[0] if len(ready) == 1 else b"".join(ready)
             ready.clear()
-            self.ready_bytes = 0
+            self.ready_bytes = self._gathered = 0
             return data
         count = size = 0
         for payload in ready:
@@ -107,30 +123,44 @@ class ReceiveBuffer:
         data = b"".join(ready[:count])
         del ready[:count]
         self.ready_bytes -= size
+        self._gathered = max(self._gathered - count, 0)
         return data
 
     def discard(self) -> None:
         """Forget what waits for the application."""
         self.ready.clear()
-        self.ready_bytes = 0
+        self.ready_bytes = self._gathered = 0
 
     def forget_behind(self, eof_sequence: int) -> None:
         """The stream ends at this number: what claims to come behind it is not of this stream."""
         for sequence in [sequence for sequence in self.early if sequence > eof_sequence]:
             self.early_bytes -= len(self.early.pop(sequence))
+        self._early_mask &= (1 << max(eof_sequence - self.next_sequence, 0)) - 1
 
     def _append(self, payload: bytes, size: int) -> None:
         if size:
             self.ready.append(payload)
             self.ready_bytes += size
+            if len(self.ready) - self._gathered > MANY_PIECES:
+                self._gather()
         self.next_sequence += 1
 
     def _close_gap(self) -> None:
         """What waited behind the segment that just came is in order now."""
         early = self.early
-        while self.next_sequence in early:
+        mask = self._early_mask
+        while mask & 1:
             payload = early.pop(self.next_sequence)
             self.early_bytes -= len(payload)
             self._append(payload, len(payload))
+            mask >>= 1
+        self._early_mask = mask >> 1
         if not early:
             self.early = NONE_EARLY
+
+    def _gather(self) -> None:
+        """Join the newest pieces if they are short, each byte once."""
+        pieces = self.ready[self._gathered :]
+        if sum(map(len, pieces)) <= len(pieces) * SHORT_BYTES:
+            self.ready[self._gathered :] = [b"".join(pieces)]
+        self._gathered = len(self.ready)
