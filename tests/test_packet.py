@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from txutp.core.packet import (
+    MAXIMUM_EXTENSIONS,
     NAMES,
+    SELECTIVE_ACK,
     ST_DATA,
     ST_FIN,
     ST_RESET,
@@ -16,6 +18,7 @@ from txutp.core.packet import (
     HeaderBlock,
     Packet,
     encode_header,
+    encode_padding,
     encode_selective_ack,
     is_utp_untrusted,
     parse_untrusted,
@@ -91,6 +94,21 @@ def test_a_chain_cut_anywhere_is_malformed() -> None:
     for length in range(20, len(datagram)):
         assert parse_untrusted(datagram[:length]) is None, length
     assert parse_untrusted(datagram) is not None
+
+
+def test_a_chain_that_is_longer_than_any_that_makes_sense_is_malformed() -> None:
+    """32,000 empty extensions fit one datagram, and took three milliseconds, whoever had sent them."""
+    assert parse_untrusted(chained(*[(200, b"")] * MAXIMUM_EXTENSIONS)) is not None
+    assert parse_untrusted(chained(*[(200, b"")] * (MAXIMUM_EXTENSIONS + 1))) is None
+
+
+def test_the_longest_padding_is_no_such_chain() -> None:
+    padding = encode_padding(65_000)
+    assert len(padding) == 65_000
+    datagram = bytes((1, SELECTIVE_ACK)) + bytes(18) + padding + b"payload"
+    packet = parse_untrusted(datagram)
+    assert packet is not None
+    assert packet.data == b"payload"
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 8, 32, 255])

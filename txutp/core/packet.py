@@ -45,6 +45,9 @@ HEADER_BYTES = HEADER.size
 # An extension's length is one byte, and BEP 29 wants selective acks in multiples of four.
 SELECTIVE_ACK_MAXIMUM_BYTES = 252
 
+# More extensions than a padded datagram of ours has; each costs the one who walks the chain some time, wanted or not.
+MAXIMUM_EXTENSIONS = 260
+
 # Two of us say this to each other in EXTENSION_BITS: whether datagrams longer than an Ethernet frame are welcome.
 # Other peers cut them off when they read them (libtorrent), and stop.
 LARGE_WANTED = b"txutp\0\0?"
@@ -151,14 +154,18 @@ def encode_selective_ack(mask: int, following: int = NO_EXTENSION) -> bytes:
 def parse_extensions_untrusted(data: bytes, extension: int) -> tuple[int, int | None, bytes]:
     """Walk the whole chain that starts behind the header: payload offset, selective ack mask or None, extension bits.
 
-    Unknown extensions are skipped.  A chain that runs past the datagram gives ``MALFORMED``; the caller drops the
-    datagram before it has changed anything.
+    Unknown extensions are skipped.  A chain that runs past the datagram, or is longer than any that makes sense, gives
+    ``MALFORMED``; the caller drops the datagram before it has changed anything.
     """
     offset = HEADER_BYTES
     end = len(data)
     mask: int | None = None
     bits = b""
+    left = MAXIMUM_EXTENSIONS
     while extension:
+        left -= 1
+        if left < 0:
+            return MALFORMED
         body = offset + 2
         if body > end:
             return MALFORMED
