@@ -17,7 +17,7 @@ PACKAGE = ROOT / "txutp"
 # floor do not know each other. A new module is written into this table, and nowhere else.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.sequence", "core.packet", "core.batch", "core.stats"),
-    ("core.delay", "core.mtu", "core.pacing", "core.rate"),
+    ("core.delay", "core.mtu", "core.pacing", "core.rate", "core.tombstones"),
     ("core.rtt",),
     ("core.congestion",),
     ("core.ledbat", "core.ledbatpp", "core.shallow"),
@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.
     ("errors", "environment", "offload", "events", "encodings", "arguments"),
-    ("udp", "outbox"),
+    ("udp", "outbox", "silence"),
     ("protocol", "program", "unread"),
     ("transport", "readable"),
     ("tls", "duplex", "sharing", "datagrams"),

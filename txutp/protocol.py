@@ -39,6 +39,7 @@ from txutp.core.multiplexer import ConnectionRefused, Multiplexer
 from txutp.core.settings import SECOND_US, Settings
 from txutp.environment import environment_of
 from txutp.outbox import Outbox
+from txutp.silence import Silence
 from txutp.udp import PAYLOAD_SHARE, RunJoiner, batch_port_of
 
 # The application may answer each delivery with a write, and each sending may let a producer write more.  After so
@@ -47,10 +48,6 @@ ROUNDS = 32
 
 # Reading may rest only after so many turns in which nobody waited for an answer.
 BULK_DRAINS = 16
-
-# Before a peer is judged by its silence, so many turns of the reactor may read what it has said; usually one is enough.
-# What the kernel keeps of unread datagrams is less than a turn reads times these.
-MAXIMUM_LOOKS = 32
 
 # How long the UDP port of a server that stops waits for those that it has answered and not heard of again.
 LAST_PROOFS_US = 200_000
@@ -91,6 +88,7 @@ class UTPProtocol(DatagramProtocol):
         self.multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
         self.multiplexer.listening = accept is not None
         self._outbox = Outbox(self.multiplexer, self.now_us)
+        self._silence = Silence(self.multiplexer)
         self.port_address: Any = None  # what it is bound to; kept when it is gone
         self._joiner = RunJoiner(self.datagrams_received)
         self._settling = False
@@ -98,9 +96,6 @@ class UTPProtocol(DatagramProtocol):
         self._timer: IDelayedCall | None = None
         self._timer_us = NEVER_US
         self._deadlines_moved = False  # the timer may have to ring sooner, or not at all
-        self._looks = 0  # turns in a row that read before somebody is judged
-        self._read_before = 0  # datagrams, before the last of these turns
-        self._empty_before = 0  # how often the socket was empty, before the first one
         self.on_stopped: Callable[[], None] | None = None  # called when the UDP port is gone
         self._close_when_empty = not lasting
         self._shared = shared  # clients that begin anew look for this port
@@ -489,29 +484,11 @@ class UTPProtocol(DatagramProtocol):
     def _on_timer(self) -> None:
         self._timer = None
         self._joiner.flush()
-        if self._looks_first():
+        if self._silence.must_be_read(self.port, self.now_us(), judges=bool(self._ended)):
             self._timer = self.reactor.callLater(0, self._on_timer)
             return
         self.multiplexer.handle_timeouts(self.now_us())
         self.settle()
-
-    def _looks_first(self) -> bool:
-        """Whether the socket has to be read before the timer may do its work.
-
-        A reactor runs timers before it reads.  If this process was paused, or busy for long, the peer may have said a
-        lot that nobody has read.  So a peer is judged by its silence only when there was nothing more to read.
-        """
-        read, empty = self.multiplexer.counters.datagrams_received, self.port.times_empty if self.port else 0
-        judges = self._ended or self.multiplexer.judges_silence(self.now_us())
-        all_is_read = self._looks and (read == self._read_before or empty != self._empty_before)
-        if not judges or all_is_read or self._looks == MAXIMUM_LOOKS:
-            self._looks = 0
-            return False
-        if not self._looks:
-            self._empty_before = empty
-        self._looks += 1
-        self._read_before = read
-        return True
 
     # -- the end --
 

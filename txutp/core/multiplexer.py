@@ -13,8 +13,7 @@ What flows through
 from __future__ import annotations
 
 import heapq
-import struct
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from txutp.core.batch import Address, Batch
@@ -42,21 +41,13 @@ from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
 from txutp.core.sequence import MASK16
 from txutp.core.settings import IPV4_DATAGRAM_BYTES, IPV6_DATAGRAM_BYTES, SECOND_US, Settings
 from txutp.core.stats import PortCounters
+from txutp.core.tombstones import Key, Tombstone, Tombstones
 
 # Our own ids stay away from the end of their 16 bits: libutp does not mask what it adds to one, and looks for a
 # connection with id 65536.  So the four ids that neighbours can have need no mask either.
 FIRST_ID, LAST_ID = 1, 0xFFFD
 
 DATA_BYTE = bytes((ST_DATA << 4 | VERSION,))
-MAXIMUM_TOMBSTONES = 10_000
-
-# What is left of a connection that ended well, to answer its late packets: until when, the ack of all that it received,
-# its send id, the sequence number behind its FIN, and its window.  Thousands may rest here, so they are small.
-TOMBSTONE = struct.Struct("=qHHHI")
-
-# What finds a connection: where its packets come from, and the id in them.
-Key = tuple[Address, int]
-
 # Where the last ack of a connection may be lost, somebody has to be here to repeat it for so many close timeouts:
 # libutp repeats a FIN after one second at the earliest.
 LAST_ACK_TIMEOUTS = 2
@@ -102,8 +93,7 @@ class Multiplexer:
         self._half_open: dict[Connection, None] = {}  # in order of age
         self._per_host: dict[str, int] = {}
         self._half_open_per_host: dict[str, dict[Connection, None]] = {}  # the same of each host
-        # in order of age; the first one is deleted again and again, which is slow in a plain dict
-        self._tombstones: OrderedDict[Key, bytes] = OrderedDict()
+        self._tombstones = Tombstones()
         self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
         self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet
         self._deadlines: list[tuple[int, Key]] = []  # a heap; entries may be out of date
@@ -341,7 +331,7 @@ class Multiplexer:
         if len(self._half_open) >= self.settings.maximum_half_open:
             self._evict_oldest(self._half_open)
 
-        self._tombstones.pop((address, receive_id), None)
+        self._tombstones.discard((address, receive_id))
         connection = self._new(address, receive_id, connection_id)
         self._register(connection)
         self._half_open[connection] = None
@@ -361,26 +351,22 @@ class Multiplexer:
     def _receive_unknown(self, kind: int, address: Address, connection_id: int, sequence: int, now_us: int) -> None:
         """A packet for no connection: one of the past is acknowledged once more, others learn that nobody is here."""
         self.counters.dropped_unknown += 1
-        tombstone = self._tombstones.get((address, connection_id))
-        past = None if tombstone is None else TOMBSTONE.unpack(tombstone)
-        if past is None or now_us >= past[0]:
+        past = self._tombstones.get((address, connection_id), now_us)
+        if past is None:
             self._reset(address, connection_id, sequence, now_us)
             return
-        expires_us, ack, send_id, next_sequence, window_bytes = past
-        is_new = 0 < (sequence - ack & MASK16) < 0x8000
+        is_new = 0 < (sequence - past.ack & MASK16) < 0x8000
         if kind == ST_DATA and is_new:
             # It writes on, and nobody will ever read that: better it knows.
             self._reset(address, connection_id, sequence, now_us)
         elif kind != ST_STATE:
             # its FIN may come only now, behind what we know
             if is_new:
-                ack = sequence
-                self._tombstones[address, connection_id] = TOMBSTONE.pack(
-                    expires_us, ack, send_id, next_sequence, window_bytes
-                )
+                past = past._replace(ack=sequence)
+                self._tombstones.update((address, connection_id), past)
             # numbered behind our FIN and like it, see Connection._receive_data
-            for number in (next_sequence, next_sequence - 1):
-                header = encode_header(ST_STATE, send_id, now_us, 0, window_bytes, number, ack)
+            for number in (past.next_sequence, past.next_sequence - 1):
+                header = encode_header(ST_STATE, past.send_id, now_us, 0, past.window_bytes, number, past.ack)
                 self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
 
     def _reset(self, address: Address, connection_id: int, sequence: int, now_us: int) -> None:
@@ -470,20 +456,14 @@ class Multiplexer:
             if connection.last_ack_may_be_lost:
                 needed_us = min(LAST_ACK_TIMEOUTS * settings.close_timeout_us, settings.tombstone_us)
                 self.needed_until_us = max(self.needed_until_us, now_us + needed_us)
-            tombstones = self._tombstones
-            while tombstones:
-                oldest = next(iter(tombstones))
-                expires_us = TOMBSTONE.unpack(tombstones[oldest])[0]
-                if expires_us > now_us and len(tombstones) < MAXIMUM_TOMBSTONES:
-                    break
-                del tombstones[oldest]
-            tombstones[connection.address, connection.receive_id] = TOMBSTONE.pack(
+            tombstone = Tombstone(
                 now_us + settings.tombstone_us,
                 connection.receiving.next_sequence - 1 & MASK16,
                 connection.send_id,
                 connection.sending.next_sequence & MASK16,
                 settings.receive_buffer_bytes,
             )
+            self._tombstones.put((connection.address, connection.receive_id), tombstone, now_us)
 
     def _rebuild_deadlines(self) -> None:
         """Keep only entries that count: most others are of connections that are gone."""
