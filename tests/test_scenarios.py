@@ -11,7 +11,8 @@ SCENARIOS = TESTS.parent / "docs" / "scenarios.md"
 
 def test_every_scenario_names_its_tests() -> None:
     rows = re.findall(r"^\| (\d+) \| (.+) \| (.+) \|$", SCENARIOS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert [int(number) for number, _, _ in rows] == list(range(1, 62))
+    assert [int(number) for number, _, _ in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) > 70
     for number, _, cell in rows:
         names = re.findall(r"`([\w/.]+)::(\w+)`", cell)
         assert names, number
