@@ -336,7 +336,7 @@ def test_a_fin_outlasts_an_outage_as_data_does(seconds: float, first: str) -> No
 
 @pytest.mark.parametrize("half_closed", [True, False])
 def test_a_fin_is_tried_as_often_as_data(half_closed: bool) -> None:
-    """One tail probe and five timeouts in a row; the application hears long before that everything arrived."""
+    """Tail probes and five timeouts in a row; the application hears long before that everything arrived."""
     counts = []
     for data in (b"", b"x"):
         pair = Pair(protocol=HalfStream)
@@ -357,7 +357,7 @@ def test_a_fin_is_tried_as_often_as_data(half_closed: bool) -> None:
         pair.run(60)
         counts.append([packet.type for packet in up.packets].count(ST_DATA if data else ST_FIN))
         assert [place for place in pair.network.ports if place[0] != SERVER] == []
-    assert counts[0] == counts[1] == 6
+    assert counts[0] == counts[1] > 5
 
 
 def test_a_fin_that_goes_on_alone_holds_nobody_up() -> None:

@@ -25,7 +25,7 @@ from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.connection import DONE, Connection
 from txutp.core.multiplexer import ConnectionRefused, Multiplexer
 from txutp.core.packet import ST_DATA, ST_FIN, ST_RESET, ST_STATE, ST_SYN
-from txutp.core.settings import SECOND_US
+from txutp.core.units import SECOND_US
 from txutp.protocol import LAST_PROOFS_US
 from txutp.testing import Datagram, Link, Network
 

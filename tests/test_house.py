@@ -16,8 +16,8 @@ PACKAGE = ROOT / "txutp"
 # The floors, lowest first. A module imports only from floors below its own; two modules of one
 # floor do not know each other. A new module is written into this table, and nowhere else.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("core.sequence", "core.packet", "core.batch", "core.stats"),
-    ("core.delay", "core.mtu", "core.pacing", "core.rate", "core.tombstones"),
+    ("core.sequence", "core.packet", "core.batch", "core.stats", "core.units"),
+    ("core.capacity", "core.delay", "core.mtu", "core.overload", "core.pacing", "core.rate", "core.tombstones"),
     ("core.rtt",),
     ("core.congestion",),
     ("core.ledbat", "core.ledbatpp", "core.shallow"),

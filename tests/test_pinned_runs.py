@@ -61,9 +61,9 @@ RUNS = {
 PINNED = {
     "buffer bloat": (2897, 2891, 0, 0, 17144),
     "local network": (2897, 2886, 0, 0, 339),
-    "straw": (2995, 2854, 98, 0, 6079),
+    "straw": (2995, 2869, 98, 0, 6057),
     "satellite": (2897, 2719, 0, 0, 8465),
-    "flaky wifi": (2954, 2845, 57, 0, 7254),
+    "flaky wifi": (2949, 2837, 52, 0, 6091),
     "buffer bloat, ledbat++": (2897, 2891, 0, 0, 17797),
     "buffer bloat, ledbat": (2897, 2891, 0, 0, 16667),
     "flaky wifi, ledbat": (2963, 2867, 66, 0, 6386),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from tests.support import Pair
+import pytest
+
+from tests.support import Pair, ScriptedClient
 from tests.test_transfer import SEGMENT, first_unacked, lossy_sender, pattern
 from txutp import Ledbat, Settings
-from txutp.core.packet import ST_DATA
+from txutp.core.flow import MAXIMUM_TAIL_PROBES
+from txutp.core.packet import ST_DATA, Packet
 from txutp.testing import Datagram, Link
 
 
@@ -114,13 +117,61 @@ def test_a_silence_that_ends_does_not_set_off_a_storm() -> None:
     assert bytes(pair.server.received) == pattern(2_000_000)
 
 
+def tail_probes(scene: ScriptedClient, seconds: float) -> list[Packet]:
+    """The DATA that leaves in a while in which the peer says nothing."""
+    scene.run(seconds)
+    return [packet for packet in scene.peer.take() if packet.type == ST_DATA]
+
+
+def test_tail_probes_repeat_with_growing_waits_and_end() -> None:
+    """The wait doubles, the timeout still comes, and it counts from the first probe."""
+    scene = lossy_sender(count=3)
+    sending = scene.server.connection.sending
+    last = first_unacked(scene) + 2
+    at_us = []
+    began_us = scene.network.now_us
+    while not sending.total_timeouts:
+        at_us += [scene.network.now_us - began_us for packet in tail_probes(scene, 0.001)]
+    assert at_us[-1] == scene.network.now_us - began_us, "the last one is due to the timeout"
+    probes_us = at_us[:-1]
+    assert 3 <= len(probes_us) <= MAXIMUM_TAIL_PROBES
+    waited_us = probes_us[0]
+    for count, probe_us in enumerate(probes_us[1:], 1):
+        assert probe_us - probes_us[0] == pytest.approx(waited_us << count, abs=3_000)
+    assert scene.network.now_us - began_us <= at_us[0] + sending.timeout_us + 2_000
+    assert last > first_unacked(scene)
+
+
+def test_the_second_tail_probe_is_the_oldest_segment() -> None:
+    """A peer that holds the newest behind a gap which it cannot name answers only to the oldest."""
+    scene = lossy_sender(count=10)
+    scene.peer.state(selective_ack=0)
+    scene.run(0.0001)
+    scene.peer.take()
+    probes = tail_probes(scene, 0.3)
+    assert [packet.seq_nr for packet in probes[1:]] == [first_unacked(scene)] * (len(probes) - 1)
+    assert len(probes) > 1
+
+
+def test_an_answer_to_a_tail_probe_counts_however_soon_it_comes() -> None:
+    """On a path that has become shorter, the answer shows that all which left before the probe is lost."""
+    scene = lossy_sender(count=10)
+    sending = scene.server.connection.sending
+    segments = tail_probes(scene, 0.3)
+    assert len(segments) > 1
+    scene.peer.ack += 1
+    scene.peer.state()
+    scene.run(0.000001)
+    (run,) = sending.runs
+    assert sending.lost_segments + (run.resent & ~run.acked).bit_count() == 9
+
+
 def test_nothing_of_a_probe_of_the_tail_counts_as_a_cut() -> None:
     """A tail probe whose original was only slow changes neither window nor what is known of reordering."""
     scene = lossy_sender(count=3)
     before = window(scene)
-    scene.run(0.2)
-    probes = [packet for packet in scene.peer.take() if packet.type == ST_DATA]
-    assert len(probes) == 1
+    probes = tail_probes(scene, 0.2)
+    assert 1 <= len(probes) < MAXIMUM_TAIL_PROBES
     scene.peer.ack += 3
     scene.peer.state()
     scene.run(0.001)

@@ -329,8 +329,8 @@ def test_after_a_timeout_one_packet_leaves_and_nothing_that_arrived() -> None:
     # two arrived above the first loss: too few for a fast retransmit
     scene.peer.state(selective_ack=0b000000110)
     scene.run(0.0001)
-    scene.run(0.2)
-    scene.peer.take()
+    scene.run(0.45)
+    scene.peer.take()  # the tail probes
     assert scene.run(3, until=lambda: scene.server.connection.sending.total_timeouts == 1)
     scene.run(0.0001)
     resent = scene.peer.take()

@@ -38,7 +38,8 @@ from txutp.core.batch import Address
 from txutp.core.connection import CLOSED, PORT_CLOSED, Connection
 from txutp.core.flow import NEVER_US
 from txutp.core.multiplexer import ConnectionRefused
-from txutp.core.settings import SECOND_US, Settings
+from txutp.core.settings import Settings
+from txutp.core.units import SECOND_US
 from txutp.errors import exception_for
 from txutp.protocol import UTPProtocol
 from txutp.sharing import is_ipv6, port_to_connect_from

@@ -47,7 +47,8 @@ from txutp.arguments import (
 )
 from txutp.client import connectUTP
 from txutp.core.controllers import CONTROLLERS
-from txutp.core.settings import SECOND_US, Settings
+from txutp.core.settings import Settings
+from txutp.core.units import SECOND_US
 from txutp.datagrams import checked_datagram_protocol
 from txutp.port import adoptUTPPort, listenUTP
 

@@ -36,7 +36,8 @@ from txutp.core.connection import (
 )
 from txutp.core.flow import NEVER_US
 from txutp.core.multiplexer import ConnectionRefused, Multiplexer
-from txutp.core.settings import SECOND_US, Settings
+from txutp.core.settings import Settings
+from txutp.core.units import SECOND_US
 from txutp.environment import environment_of
 from txutp.outbox import Outbox
 from txutp.silence import Silence

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from benchmarks.scenarios.controllers import UTP_CONTROLLERS
 from benchmarks.scenarios.definitions import UTP, Change, Flow, Path, Queue, Scenario, Span
+from benchmarks.scenarios.grid import CELLS
 from benchmarks.scenarios.paths import PACKET_BYTES
 from benchmarks.scenarios.tcp import WINDOWS
 
@@ -16,6 +17,7 @@ GROUPS: dict[str, str] = {
     "single": "One flow: Mbit/s, use of the path once it is settled, queue p50/p95 in ms",
     "drift": "Half an hour at 2 Mbit/s, round trips of 40 ms, clocks that drift: use, and queue p50/p95 in ms",
     "loss": "Random loss, 30 s at 10 Mbit/s: Mbit/s",
+    "grid": "One transfer on paths of all kinds: Mbit/s, and how much was sent again, the path's own losses included",
     "tcp": "Against one TCP: what it keeps of what it has alone, and its share",
     "many": "TCP + uTP flows: what TCP keeps of what it has alone, its share, mean queue in packets",
     "late": "Two flows: share of the newcomer after 8-12 s, from 10 s on, time to 45/55; queue p50 in ms, use",
@@ -340,6 +342,7 @@ SCENARIOS: dict[str, Scenario] = {
         *SINGLE,
         *DRIFT,
         *LOSS,
+        *CELLS,
         *TCP,
         *MANY_FLOWS,
         *LATE,

@@ -51,8 +51,9 @@ from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, ReceiveBuffer
 from txutp.core.rtt import PROBE_MARGIN_US
 from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
 from txutp.core.sequence import MASK16, MASK32, signed32, unwrap
-from txutp.core.settings import SECOND_US, Settings
+from txutp.core.settings import Settings
 from txutp.core.stats import ConnectionStats
+from txutp.core.units import SECOND_US
 
 SYN_SENT, SYN_RECEIVED, CONNECTED, CLOSED = range(4)
 STATE_NAMES = ("SYN_SENT", "SYN_RECEIVED", "CONNECTED", "CLOSED")

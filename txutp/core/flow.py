@@ -19,13 +19,17 @@ from txutp.core.mtu import MtuSearch
 from txutp.core.packet import HEADER_BYTES
 from txutp.core.rtt import RoundTrip
 from txutp.core.sending import RUN_MAXIMUM_BYTES, RUN_MAXIMUM_SEGMENTS, Run, SendBuffer
-from txutp.core.settings import SECOND_US, Settings
+from txutp.core.settings import Settings
 from txutp.core.steering import Steering
+from txutp.core.units import SECOND_US
 
 NEVER_US = 1 << 62
 
 PERSIST_US = SECOND_US  # first probe of a closed window (RFC 1122 4.2.2.17); doubled each time
 MAXIMUM_BACKOFF = 10
+
+# Tail probes in a row, each after twice the wait of the one before.
+MAXIMUM_TAIL_PROBES = 5
 
 # An answer that comes sooner than this share of the shortest round trip after a retransmission was not for it.
 SOONEST_ANSWER_PERCENT = 90
@@ -63,7 +67,7 @@ class Flow(SendBuffer):
         "_mtu_probe",
         "_paced_until_us",
         "_persist_due",
-        "_probed",
+        "_probes",
         "_recovery_sequence",
         "_reordering_quarters",
         "_resend_forced",
@@ -119,7 +123,7 @@ class Flow(SendBuffer):
         self._reordering_quarters = 1  # of the shortest round trip; by so much packets may overtake each other
         self._resend_forced = False  # the first fast retransmit does not wait for the window
         self.probe_due = False  # the tail shall be sent again to hear of what is in flight
-        self._probed = False  # a tail probe left since the last progress
+        self._probes = 0  # tail probes since the last progress
         self.timeouts = 0  # in a row, without a sign of life; too many end the connection
         self.backoff = 0  # doublings of the timeout
         self._timer_started_us = 0  # the retransmission timer
@@ -214,11 +218,16 @@ class Flow(SendBuffer):
 
     @property
     def _probe_deadline_us(self) -> int:
-        """When the tail of what is in flight is probed: once between two acks, and never in back-off."""
+        """When the tail of what is in flight is probed, a few times in a row, and never in back-off.
+
+        RFC 8985 7.3 allows one probe.  The shortest retransmission timeout is hundreds of round trips on a short path,
+        so a path that loses one packet in ten would stand still most of the time with a small window.
+        """
         round_trip = self.round_trip
-        if self._probed or self.backoff or not round_trip.smoothed_us:
+        if self._probes >= MAXIMUM_TAIL_PROBES or self.backoff or not round_trip.smoothed_us:
             return NEVER_US
-        return max(self._timer_started_us, self._last_sent_us) + round_trip.probe_timeout_us()
+        wait_us = round_trip.probe_timeout_us() << self._probes
+        return max(self._timer_started_us, self._last_sent_us) + wait_us
 
     @property
     def _persisting(self) -> bool:
@@ -284,7 +293,8 @@ class Flow(SendBuffer):
         # what arrived
         first_unacked = self.first_unacked
         head = self.runs[0]
-        earliest_us = round_trip.minimum_us * SOONEST_ANSWER_PERCENT // 100
+        # An answer to a tail probe may come sooner than any before: what left earlier has been unanswered for long.
+        earliest_us = 0 if self._probes else round_trip.minimum_us * SOONEST_ANSWER_PERCENT // 100
         progress, acked_bytes, newest = self.acknowledge(ack, selective, now_us - earliest_us)
         sample_us = 0
         if newest is not None:
@@ -299,7 +309,7 @@ class Flow(SendBuffer):
         if progress:
             self._timer_started_us = now_us
             self.timeouts = self.backoff = 0
-            self._probed = False
+            self._probes = 0
             self._duplicate_acks = 0
             if self._gaps is not None:
                 acked_bytes = self._gaps.uncredited(acked_bytes, self.nameless_segments > 0)
@@ -360,7 +370,8 @@ class Flow(SendBuffer):
                 self._recovery_sequence = self.next_sequence - 1
                 self._resend_forced = True
             if self.steering is not None:
-                self.steering.controller.on_loss(now_us, lost_bytes, new_window)
+                base_us = self.round_trip.base_us
+                self.steering.on_loss(now_us, lost_bytes, new_window, self.lost_together, base_us)
 
     def _on_duplicate_ack(self, difference_us: int, now_us: int) -> tuple[int, int]:
         """The peer has something behind a gap, or something for the second time.
@@ -399,8 +410,10 @@ class Flow(SendBuffer):
             return False
         if now_us < self._timer_started_us + self.timeout_us:
             if now_us >= self._probe_deadline_us:
-                self._probed = self.probe_due = True
-                self._timer_started_us = now_us
+                if not self._probes:
+                    self._timer_started_us = now_us  # RFC 8985 7.3: the timeout counts from the first probe
+                self._probes += 1
+                self.probe_due = True
             return False
         if self.lost_segments and not self.flight_bytes:
             # Our own socket takes nothing; that says nothing of the path.
@@ -416,12 +429,13 @@ class Flow(SendBuffer):
             self.losses += 1
             if self.flight_bytes and self.steering is not None:
                 self._cut_marks = (self.spurious_segments, self.given_up_segments)
-                self.steering.controller.on_timeout(now_us)
+                self.steering.on_timeout(now_us)
         # RFC 6298 5.4 to 5.6: the oldest again, everything else as the window allows
         if self._gaps is not None:
             self._gaps.on_timeout(self.nameless_segments, now_us)
         self.give_up_all()
         self._timer_started_us = now_us
+        self._probes = 0
         if probe is not None:
             self._on_mtu_lost()
         if only_probe:
@@ -441,8 +455,7 @@ class Flow(SendBuffer):
         lost = self.next_lost()
         if self.probe_due:
             self.probe_due = False
-            # A peer that names nothing answers only to the first segment that it misses.
-            lost = lost or (self.newest_unacked() if self.selective_seen else self.oldest_unacked())
+            lost = self._next_tail_probe(lost)
         elif lost is not None and self.flight_bytes and not self._resend_forced:
             size = lost[0].size_of(lost[1])
             if self.pipe_bytes + size > self.window_bytes:
@@ -464,6 +477,18 @@ class Flow(SendBuffer):
         if self.steering is not None:
             self.steering.on_sent(size)
         return lost
+
+    def _next_tail_probe(self, lost: tuple[Run, int] | None) -> tuple[Run, int] | None:
+        """The segment that a tail probe repeats: a lost one or the newest; the oldest where these may stay unanswered.
+
+        The newest shows all that is missing before it, to a peer that names it.  But some peers name nothing, libutp
+        names only the first 32 segments behind a gap, and it does not answer at all to what waits there already.
+        """
+        if self._probes > 1 or not self.selective_seen:
+            return self.oldest_unacked()
+        if lost is not None:
+            return lost
+        return self.oldest_unacked() if self._duplicate_acks else self.newest_unacked()
 
     def next_probe(self, now_us: int) -> tuple[Run, int] | None:
         """One new segment, and the size of the padded datagram that it shall be, to try whether the path carries it."""
@@ -556,7 +581,9 @@ class Flow(SendBuffer):
             return wanted_bytes
         allowed_bytes = steering.paced_bytes(now_us, wanted_bytes, self.segment_bytes, self.round_trip)
         if allowed_bytes < wanted_bytes:
-            if self.flight_bytes + self.unsent_bytes >= steering.window_bytes:
+            if self.flight_bytes + self.unsent_bytes >= steering.window_bytes and steering.limited_by_window(
+                self.round_trip
+            ):
                 self._limited_sequence = self.next_sequence - 1  # by the window, for which the pace stands
             if not allowed_bytes:
                 self._paced_until_us = steering.due_us
@@ -579,6 +606,8 @@ class Flow(SendBuffer):
         spurious = self.spurious_segments - spurious_before
         given_up = self.given_up_segments - given_up_before
         self._cut_marks = (self.spurious_segments, self.given_up_segments - given_up + spurious)
+        if self.steering is not None:
+            self.steering.overload.on_spurious(spurious * self.segment_bytes)
         self._reordering_quarters = min(self._reordering_quarters + 1, MAXIMUM_REORDERING_QUARTERS)
         if spurious == given_up and not self.selective_seen:
             self.reordering_seen = True  # a peer that names nothing shows it in no other way

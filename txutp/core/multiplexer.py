@@ -39,9 +39,10 @@ from txutp.core.packet import (
 )
 from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
 from txutp.core.sequence import MASK16
-from txutp.core.settings import IPV4_DATAGRAM_BYTES, IPV6_DATAGRAM_BYTES, SECOND_US, Settings
+from txutp.core.settings import IPV4_DATAGRAM_BYTES, IPV6_DATAGRAM_BYTES, Settings
 from txutp.core.stats import PortCounters
 from txutp.core.tombstones import Key, Tombstone, Tombstones
+from txutp.core.units import SECOND_US
 
 # Our own ids stay away from the end of their 16 bits: libutp does not mask what it adds to one, and looks for a
 # connection with id 65536.  So the four ids that neighbours can have need no mask either.

@@ -6,6 +6,8 @@ Credit grows with time, up to a small burst: less would need a timer for each pa
 
 from __future__ import annotations
 
+from txutp.core.units import SECOND_US
+
 # A burst may hold so many packets, or what the rate carries in this time.
 BURST_SEGMENTS = 2
 BURST_US = 1_000
@@ -16,8 +18,6 @@ LATENESS_US = 4_000
 # is caught up then, or the fewer bursts would have to be the smaller ones, too.
 LATENESS_SHARE = 0.4
 LARGEST_LATENESS_US = 100_000
-
-SECOND_US = 1_000_000
 
 
 class Pacer:
@@ -31,10 +31,16 @@ class Pacer:
         self.due_us = 0  # when the burst that was refused may leave; 0 if none was
 
     def allowance_bytes(
-        self, now_us: int, bytes_per_second: float, segment_bytes: int, wanted_bytes: int, round_trip_us: int = 0
+        self,
+        now_us: int,
+        bytes_per_second: float,
+        segment_bytes: int,
+        wanted_bytes: int,
+        round_trip_us: int = 0,
+        burst_us: int = BURST_US,
     ) -> int:
         """How much may leave now; 0 unless it is a burst worth sending, or all that is wanted."""
-        burst = max(BURST_SEGMENTS * segment_bytes, bytes_per_second * BURST_US / SECOND_US)
+        burst = max(BURST_SEGMENTS * segment_bytes, bytes_per_second * burst_us / SECOND_US)
         limit = burst
         if 0 < self.due_us < now_us:
             tolerated_us = max(LATENESS_US, min(LATENESS_SHARE * round_trip_us, LARGEST_LATENESS_US))

@@ -5,9 +5,9 @@ A sample needs half a round trip and a few packets: a shorter one would be about
 
 from __future__ import annotations
 
-SAMPLE_SEGMENTS = 4
+from txutp.core.units import SECOND_US
 
-SECOND_US = 1_000_000
+SAMPLE_SEGMENTS = 4
 
 
 class DeliveryRate:

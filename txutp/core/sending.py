@@ -87,6 +87,7 @@ class SendBuffer:
         "given_up_segments",
         "highest_delivered",
         "lost_segments",
+        "lost_together",
         "nameless_segments",
         "nameless_sequence",
         "newest_delivered_us",
@@ -104,6 +105,7 @@ class SendBuffer:
         self.first_unacked = next_sequence
         self.flight_bytes = 0
         self.unsent_bytes = 0
+        self.lost_together = False  # neighbours were, when something was found lost the last time
         self.lost_segments = 0  # bits set in all `lost` masks
         self.newest_delivered_us = 0  # when the latest segment that we know to have arrived was sent (RFC 8985)
         self.highest_delivered = next_sequence - 1
@@ -360,6 +362,7 @@ class SendBuffer:
 
         highest = -1
         lost_bytes = 0
+        self.lost_together = False
         for run in self.runs:
             if run.first >= below and run.sent_at_us >= sent_before_us:
                 break
@@ -375,6 +378,8 @@ class SendBuffer:
                     lost |= 1 << index
             if lost:
                 lost_bytes += self._give_up(run, lost)
+                if lost & lost >> 1 & lost >> 2:
+                    self.lost_together = True
                 highest = run.first + lost.bit_length() - 1
         return highest, lost_bytes
 

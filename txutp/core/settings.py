@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields
 
 from txutp.core.congestion import ControllerFactory, check_factory
 from txutp.core.shallow import Shallow
-
-SECOND_US = 1_000_000
+from txutp.core.units import SECOND_US
 
 # BEP 29 header, and what an IPv4 or IPv6 datagram may hold on any path that carries IPv6 tunnels or PPPoE (libutp).
 IPV4_DATAGRAM_BYTES = 1402

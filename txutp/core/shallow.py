@@ -17,9 +17,9 @@ in this project's own scenarios.  All updates are per acknowledgement, scaled by
 
 from __future__ import annotations
 
+from txutp.core.capacity import VISIBLE_PACKETS, VISIBLE_SHARE, VISIBLE_US, Capacity
 from txutp.core.congestion import Acknowledgement
-
-SECOND_US = 1_000_000
+from txutp.core.units import SECOND_US
 
 TARGET_DELAY_US = 4_000
 NOISE_LIMIT_US = 10_000  # more tolerance than this would not yield behind short buffers
@@ -39,8 +39,11 @@ SLOW_START_EXIT = 0.75  # of the target
 SLOW_START_CARRIED = 0.9  # of what the path delivered is kept then
 
 GAIN_SEGMENTS = 0.5  # per round trip...
+LOSSY_GAIN = 1.5  # ...times this where packets get lost without a queue: the path's own losses need not starve a flow
+EMPTY_SHARE = 0.125  # of the target; a shorter delay is no queue
 CONTESTED_US = 5_000_000  # ...but for so long after packets waited and one was lost: somebody else wants the queue
 INCREASE = 0.25  # of window times distance from the target, relative to the round trip
+CAUTIOUS_INCREASE = 0.05  # of the window per round trip while losses are recent
 LARGEST_INCREASE = 0.5  # of the window per round trip: with next to no round trip any distance is large
 DECREASE = 1.0
 LARGEST_DECREASE = 0.5  # of the window per round trip
@@ -48,8 +51,11 @@ QUIET_ROUNDS = 2  # after so many round trips with half the target or less, grow
 LOSSLESS_ROUNDS = 30  # ...unless something was lost lately
 LARGEST_ACCELERATION = 0.25  # of the window per round trip
 
+STALE_ROUND_TRIPS = 2  # older delays tell nothing: packets that are sent again are not measured
+
 LOSS_FACTOR = 0.9  # of the window stays after a loss on an empty queue...
-LOSS_QUEUE_FACTOR = 0.4  # ...so much less with a queue at the target
+LOSS_QUEUE_FACTOR = 0.4  # ...less this with a queue at the target
+LEAST_LOSS_FACTOR = 0.5
 SLOW_START_LOSS = 0.1  # of the window may be lost on an empty queue without an end of slow start
 
 FIRST_SLOWDOWN_ROUND_TRIPS = 2
@@ -77,6 +83,7 @@ class Shallow:
         "_bucket_acks",
         "_bucket_minimum_us",
         "_bucket_started_us",
+        "_capacity",
         "_contested_until_us",
         "_cut_us",
         "_delay_us",
@@ -93,6 +100,7 @@ class Shallow:
         "_round_delays",
         "_round_lost_bytes",
         "_round_started_us",
+        "_sampled_us",
         "_saved_window",
         "_settled",
         "_slow_maximum",
@@ -120,6 +128,7 @@ class Shallow:
         self._before_cut = (0.0, False, 0.0)  # window, slow start and saved window before the last cut
         self._cut_us = -1  # when the window was cut; packets sent before tell nothing of its effect
         self._contested_until_us = 0  # no constant growth before
+        self._capacity = Capacity()
 
         # queue delay: the smallest of this and the last bucket of half a round trip
         self._delay_us = 0
@@ -127,6 +136,7 @@ class Shallow:
         self._previous_minimum_us = -1
         self._bucket_acks = 0
         self._bucket_started_us = 0
+        self._sampled_us = 0  # the last time
         self._average_us = 0.0  # unfiltered, for judging losses
         self._noise_us = 0.0  # delay that is there without a queue of ours
         self.base_us = 0  # round trip of the empty path
@@ -195,19 +205,25 @@ class Shallow:
             self._contested_until_us = now_us + CONTESTED_US
         elif waited_us < self.target_delay_us / 2:
             self._contested_until_us = 0  # nobody wants an empty queue: the path itself loses packets
+        capacity = self._capacity
+        if new_window:
+            capacity.begin_loss(now_us, max(self._window, self._saved_window), waited_us, self._is_visible(waited_us))
+            self._set_target()
+        kept = capacity.keep(now_us, lost_bytes, self.segment_bytes)
         if self.slow_start:
             tolerated = max(self.segment_bytes, SLOW_START_LOSS * self._window)
             if self._delay_us < self.wanted_delay_us / 2 and self._round_lost_bytes <= tolerated:
                 return
             self._remember_cut(now_us)
             self._leave_slow_start(now_us, self._loss_factor() * self._window)
-            return
-        if not new_window:
-            return
-        self._remember_cut(now_us)
-        factor = self._loss_factor()
-        self._saved_window *= factor
-        self._set_window(self._window * factor)
+        elif new_window:
+            self._remember_cut(now_us)
+            factor = self._loss_factor()
+            self._saved_window *= factor
+            self._set_window(self._window * factor)
+        if kept < self._window:
+            self._set_window(kept)
+        self._saved_window = min(self._saved_window, kept)
 
     def on_timeout(self, now_us: int) -> None:
         # RFC 5681 3.1
@@ -257,19 +273,29 @@ class Shallow:
         target_us = self.target_delay_us
         share = min(ack.acked_bytes / window, 1.0)
         gain = GAIN_SEGMENTS * self.segment_bytes if ack.now_us >= self._contested_until_us else 0.0
+        if self._lossless_rounds <= LOSSLESS_ROUNDS and delay_us < EMPTY_SHARE * target_us:
+            gain *= LOSSY_GAIN
         distance = (target_us - delay_us) / max(self.base_us + delay_us, 1)
         if distance >= 0:
             if not ack.window_limited:
                 return  # what was never tried is not known to be free
-            if self._quiet_rounds > QUIET_ROUNDS and self._lossless_rounds > LOSSLESS_ROUNDS:
+            lossless = self._lossless_rounds > LOSSLESS_ROUNDS
+            suspect = self._capacity.is_suspect(ack.now_us)
+            if lossless and self._quiet_rounds > QUIET_ROUNDS:
                 accelerated = gain * 2.0 ** min(self._quiet_rounds - QUIET_ROUNDS, 40)
-                gain = max(gain, min(accelerated, LARGEST_ACCELERATION * window))
-            change = max(gain, min(INCREASE * distance, LARGEST_INCREASE) * window)
-        else:
-            if ack.sent_us <= self._cut_us:
-                return  # the last cut does not show yet
-            change = gain - min(LARGEST_DECREASE, -DECREASE * distance) * window
+                gain = max(gain, min(accelerated, (CAUTIOUS_INCREASE if suspect else LARGEST_ACCELERATION) * window))
+            largest = LARGEST_INCREASE if lossless and not suspect else CAUTIOUS_INCREASE
+            change = max(gain, min(INCREASE * distance, largest) * window)
+            self._set_window(max(self._capacity.limit_window(window + share * change, ack.now_us), window))
+            return
+        if ack.sent_us <= self._cut_us or self._is_stale(ack):
+            return  # the last cut does not show yet
+        change = gain - min(LARGEST_DECREASE, -DECREASE * distance) * window
         self._set_window(window + share * change)
+
+    def _is_stale(self, ack: Acknowledgement) -> bool:
+        """Whether the delay is of long ago: while lost packets are sent again nothing is measured."""
+        return ack.now_us - self._sampled_us > STALE_ROUND_TRIPS * ack.round_trip.smoothed_us
 
     def _set_window(self, window: float) -> None:
         self._window = max(window, float(FLOOR_SEGMENTS * self.segment_bytes))
@@ -279,8 +305,23 @@ class Shallow:
         self._cut_us = now_us
 
     def _loss_factor(self) -> float:
-        """How much of the window a loss leaves: little if there was a queue, for then it was ours."""
-        return LOSS_FACTOR - LOSS_QUEUE_FACTOR * min(1.0, self._waited_us() / self.target_delay_us)
+        """How much of the window a loss leaves: little if there was a queue, for then it was ours.
+
+        Where a full queue has shown, what waited in it is not needed to fill the path.
+        """
+        waited_us = self._waited_us()
+        factor = LOSS_FACTOR - LOSS_QUEUE_FACTOR * min(1.0, waited_us / self.target_delay_us)
+        if self._capacity.overflowed:
+            factor = min(factor, max(LEAST_LOSS_FACTOR, self.base_us / (self.base_us + waited_us)))
+        return factor
+
+    def _is_visible(self, waited_us: float) -> bool:
+        """Whether packets that waited for so long did so in a queue and not in a busy host."""
+        packet_us = (self.segment_bytes + HEADER_BYTES) * SECOND_US / self._slow_maximum if self._slow_maximum else 0.0
+        few_us, many_us = VISIBLE_US
+        if waited_us < (few_us if waited_us <= VISIBLE_PACKETS[1] * packet_us else many_us):
+            return False
+        return waited_us >= max(VISIBLE_SHARE * self.base_us, VISIBLE_PACKETS[0] * packet_us, self._noise_us)
 
     def _waited_us(self) -> float:
         """How long packets waited of late, at the worst."""
@@ -306,6 +347,9 @@ class Shallow:
             self._noise_us = max(self._noise_us - NOISE_FALL * (self._noise_us - self._delay_us), self._delay_us)
             self._set_target()
         self._settled = True
+        if self._lossless_rounds > LOSSLESS_ROUNDS:
+            self._capacity.on_calm()
+            self._set_target()
         self._window, self._saved_window = self._saved_window, 0.0
         self._slowdown_us = now_us + self._slowdown_interval_us(now_us, smoothed_us)
         self._bucket_minimum_us = self._previous_minimum_us = -1
@@ -320,6 +364,7 @@ class Shallow:
     # -- what is measured --
 
     def _measure_delay(self, now_us: int, sample_us: int, smoothed_us: int) -> None:
+        self._sampled_us = now_us
         if sample_us < self._absorbed_us:
             self._absorbed_us = sample_us
         sample_us -= self._absorbed_us
@@ -368,7 +413,7 @@ class Shallow:
         if self._slow_maximum:
             packets_us = TARGET_PACKETS * (self.segment_bytes + HEADER_BYTES) * SECOND_US / self._slow_maximum
             target_us = max(target_us, min(packets_us, TARGET_PACKETS_LIMIT_US))
-        self.target_delay_us = int(target_us)
+        self.target_delay_us = max(int(self._capacity.limit_target(target_us, self._noise_us)), 1)
 
     # -- a new route --
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from txutp.core.congestion import Acknowledgement, Controller
 from txutp.core.delay import PathDelay
+from txutp.core.overload import Overload
 from txutp.core.pacing import Pacer
 from txutp.core.rate import DeliveryRate
 from txutp.core.rtt import RoundTrip
-from txutp.core.settings import SECOND_US, Settings
+from txutp.core.settings import Settings
+from txutp.core.units import SECOND_US
 
 
 class Steering:
     """The controller of one flow, and what it is told."""
 
-    __slots__ = ("_pacer", "controller", "delay", "delivery", "queue_delay_us")
+    __slots__ = ("_pacer", "controller", "delay", "delivery", "overload", "queue_delay_us")
 
     def __init__(self, settings: Settings, segment_bytes: int) -> None:
         self.controller: Controller = settings.congestion(
@@ -25,6 +27,7 @@ class Steering:
         )
         self.delay = PathDelay()
         self.delivery = DeliveryRate()
+        self.overload = Overload()
         self.queue_delay_us = 0  # the last sample, by both signals
         self._pacer = Pacer() if self.controller.pacing_gain else None
 
@@ -41,10 +44,17 @@ class Steering:
 
     def pacing_rate(self, round_trip: RoundTrip) -> float:
         """Bytes per second; 0 without a pace."""
-        controller = self.controller
+        limit = self.overload.rate_limit
         if not round_trip.smoothed_us:
-            return 0.0
-        return controller.pacing_gain * controller.window_bytes * SECOND_US / round_trip.smoothed_us
+            return limit
+        controller = self.controller
+        rate = controller.pacing_gain * controller.window_bytes * SECOND_US / round_trip.smoothed_us
+        return min(rate, limit) if rate and limit else rate or limit
+
+    def limited_by_window(self, round_trip: RoundTrip) -> bool:
+        """Whether the window and not a limit of the rate bounds what leaves."""
+        limit = self.overload.rate_limit
+        return not limit or self.controller.window_bytes * SECOND_US <= limit * round_trip.smoothed_us
 
     def on_ack(
         self,
@@ -63,21 +73,37 @@ class Steering:
             one_way_us = self.delay.on_difference(difference_us, full_size_us, now_us)
             self.queue_delay_us = both_ways_us if one_way_us is None else min(one_way_us, both_ways_us)
         controller = self.controller
+        self.overload.on_ack(now_us, acked_bytes, round_trip.smoothed_us, controller.segment_bytes)
         rate = self.delivery.on_ack(now_us, acked_bytes, sent_us, round_trip.smoothed_us, controller.segment_bytes)
         controller.on_ack(
             Acknowledgement(now_us, acked_bytes, sent_us, one_way_us, both_ways_us, round_trip, window_limited, rate)
         )
 
+    def on_loss(self, now_us: int, lost_bytes: int, new_window: bool, burst: bool, base_us: int) -> None:
+        """Something was lost; ``burst`` if neighbours were, else see ``Controller.on_loss``."""
+        self.overload.on_loss(lost_bytes, new_window, burst, base_us)
+        self.controller.on_loss(now_us, lost_bytes, new_window)
+
+    def on_timeout(self, now_us: int) -> None:
+        """Nothing came back for a whole retransmission timeout."""
+        self.overload.on_timeout()
+        self.controller.on_timeout(now_us)
+
     def paced_bytes(self, now_us: int, wanted_bytes: int, segment_bytes: int, round_trip: RoundTrip) -> int:
         """How much of it may leave now: all, or whole segments.  If nothing, ``due_us`` says when to ask again."""
         pacer = self._pacer
+        overload = self.overload
         if pacer is None:
+            if not overload.rate_limit:
+                return wanted_bytes
+            pacer = self._pacer = Pacer()
+        elif not self.controller.pacing_gain and not overload.rate_limit:
             return wanted_bytes
         bytes_per_second = self.pacing_rate(round_trip)
         if not bytes_per_second:
             return wanted_bytes
         allowed_bytes = pacer.allowance_bytes(
-            now_us, bytes_per_second, segment_bytes, wanted_bytes, round_trip.smoothed_us
+            now_us, bytes_per_second, segment_bytes, wanted_bytes, round_trip.smoothed_us, overload.burst_us
         )
         if allowed_bytes >= wanted_bytes:
             return wanted_bytes
