@@ -7,14 +7,13 @@ Units
     Times are whole microseconds of a monotonic clock (``..._us``), sizes are bytes (``..._bytes``).  Inside,
     sequence numbers are unwrapped integers; they become 16 bits only on the wire.
 
-Floors (a file imports only from the floors above it in this list)
-    sequence, packet, batch, stats · rtt, delay, rate · congestion · ledbat · settings, sending, receiving · flow ·
-    connection · multiplexer
+Floors
+    A file imports only from floors below its own; ``FLOORS`` in ``tests/test_house.py`` is the list, and a test.
 
 Verbs
     Things go in through ``receive``, ``write``, ``shutdown``, ``close``, ``abort`` and ``handle_timeout``; things
-    come out through ``take`` (stream bytes), ``take_news`` (rare facts) and ``next_batch`` (datagrams).  Parts are
-    told facts through ``on_...``.  An attribute or a noun is a question and never changes anything.
+    come out through ``take`` (stream bytes) and ``next_batch`` (datagrams).  Parts are told facts through ``on_...``.
+    An attribute or a noun is a question and never changes anything.
 
 Read next: ``connection.py`` from top to bottom.
 """

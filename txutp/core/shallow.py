@@ -9,7 +9,7 @@ milliseconds, which is possible because of five rules that LEDBAT lacks:
 - every few seconds the window shrinks for a moment, so that our own queue drains and every flow sees the empty path:
   late-comers get their share, and what remains of the delay then is noise that has to be tolerated;
 - a loss costs half the window only if there was a queue, and nothing pushes for some seconds then, because somebody
-  else wants it; on an empty queue it is the path's own loss.
+  else wants it; on an empty queue it is the path's own loss.  ``capacity.py`` tells of queues too short to be seen.
 
 The rules and their numbers come from a simulation study of many variants; ``docs/congestion.md`` shows what they reach
 in this project's own scenarios.  All updates are per acknowledgement, scaled by its share of the window.
