@@ -249,7 +249,7 @@ def test_late_packets_meet_a_tombstone() -> None:
 
 
 def test_a_fin_that_comes_after_we_stopped_waiting_is_acknowledged() -> None:
-    scene = ScriptedClient(settings=Settings(close_timeout_us=500_000))
+    scene = ScriptedClient(settings=Settings(close_timeout_us=500_000, keepalive_us=None))
     scene.server.transport.loseConnection()
     scene.run(0.001)
     (fin,) = scene.peer.take()

@@ -533,7 +533,7 @@ def test_who_proves_the_source_and_aborts_at_once_was_there() -> None:
 
 def test_a_server_that_stops_before_its_answer_refuses() -> None:
     """The SYN is as long as a RESET, so that may leave in the place of the SYN-ACK."""
-    scene = ScriptedClient()
+    scene = ScriptedClient(settings=Settings(keepalive_us=None))
     scene.peer.syn(2_000, 5_000)
     multiplexer = scene.ports[0]._utp.multiplexer
     assert scene.run(1, until=lambda: multiplexer.half_open == 1)

@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.steering",),
     ("core.gaps",),
     ("core.flow",),
+    ("core.liveness",),
     ("core.connection",),
     ("core.multiplexer",),
     ("core",),

@@ -294,7 +294,7 @@ def test_on_a_path_with_a_rate_they_cost_no_more_either(peer: str) -> None:
 def test_one_loss_in_ten_ends_in_success(peer: str, reorder: float) -> None:
     for seed in SEEDS:
         seconds, _ = upload(peer, 0.1, reorder, seed)
-        assert seconds < 30
+        assert seconds < 50, "one in forty has to wait for several timeouts in a row"
 
 
 @pytest.mark.parametrize("megabits", [0.0, 10.0])

@@ -111,7 +111,7 @@ def test_a_server_that_speaks_first_is_heard_on_a_path_that_loses_and_duplicates
 
 def closed_and_opened() -> ScriptedClient:
     """Our reader was slow, the peer has filled our window, and the STATE that opens it again is lost."""
-    scene = ScriptedClient(settings=Settings(receive_buffer_bytes=4_096))
+    scene = ScriptedClient(settings=Settings(receive_buffer_bytes=4_096, keepalive_us=None))
     scene.server.transport.pauseProducing()
     for _ in range(3):
         scene.peer.data(pattern(1_365))

@@ -55,9 +55,9 @@ def test_packets_of_any_size_are_read_first(size: int) -> None:
     assert len(pair.server.received) == 20 + size
 
 
-@pytest.mark.parametrize("paused_seconds", [6.001, 10, 3_600])
+@pytest.mark.parametrize("paused_seconds", [6.001, 10, 25])
 def test_a_peer_that_talked_all_the_time_is_not_silent(paused_seconds: float) -> None:
-    """With an idle timeout of six seconds."""
+    """With an idle timeout of six seconds.  A longer pause is our end for a peer that probes."""
     talker = Settings(keepalive_us=2_000_000)
     pair = Pair(settings=talker, server_settings=Settings(idle_timeout_us=6_000_000))
     pair.run(5)
@@ -207,4 +207,4 @@ def test_timers_that_judge_nobody_do_not_wait() -> None:
 
     utp._on_timer = counted
     pair.run(10)
-    assert rings[0] <= 12
+    assert rings[0] <= 16

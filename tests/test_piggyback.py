@@ -15,6 +15,7 @@ import pytest
 from tests.test_transfer import SEGMENT, lossy_sender, pattern
 from txutp import Ledbat, Settings
 from txutp.core.batch import Batch
+from txutp.core.liveness import TRIALS
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.packet import ST_DATA, ST_FIN, ST_STATE, ST_SYN, Packet, parse_untrusted
 
@@ -180,9 +181,18 @@ def test_an_ack_in_refused_new_data_is_due_again() -> None:
     assert (state.type, state.ack_nr) == (ST_STATE, 100)
 
 
+def unanswering() -> Core:
+    """A peer that has ignored so many probes that it gets keepalives only."""
+    core = Core()
+    for _ in range(TRIALS):
+        core.wait(30)
+        core.out()
+    return core
+
+
 def test_a_refused_keepalive_is_due_again() -> None:
     """Data that leaves makes it needless; data that the socket refuses does not."""
-    core = Core()
+    core = unanswering()
     core.wait(30)
     core.connection.write(b"y")
     batch = core.next_batch()
@@ -196,7 +206,7 @@ def test_a_refused_keepalive_is_due_again() -> None:
 
 def test_an_ack_is_none_of_one_packet_less() -> None:
     """A keepalive acknowledges one packet less; an ack that is due with it acknowledges all."""
-    core = Core()
+    core = unanswering()
     core.wait(30)
     core.say(ST_DATA, b"x")
     (state,) = core.out()

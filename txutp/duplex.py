@@ -305,7 +305,10 @@ class Duplex(Readable):
         return self
 
     def setKeepAlive(self, enable: bool = False, initialDelay: float = 0) -> Self:
-        """Remembered by the transport.  uTP keeps connections alive by itself: see ``Settings.keepalive_us``."""
+        """Send keepalives, and end if nothing answers them.  They are sent by default: see ``Settings.keepalive_us``.
+
+        ``initialDelay`` is ignored.
+        """
         self._keep_alive = bool(enable)
         self._set_options()
         return self

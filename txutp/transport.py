@@ -379,9 +379,11 @@ class UTPTransport:
         return self._keep_alive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Send keepalives even if ``Settings.keepalive_us`` is None; they keep the bindings of NATs open.
+        """Send keepalives even if ``Settings.keepalive_us`` is None; by default they are sent anyway.
 
-        They notice a peer that was started again, but not one that has vanished: no implementation of uTP answers them.
+        As those of TCP they keep the bindings of NATs open, and end the connection if the peer answers none of them: a
+        host that is gone is found within a minute.  That needs a peer that has answered one before, as those of txutp,
+        libutp, libtorrent and npm's ``utp`` do within seconds.
         """
         self._keep_alive = bool(enabled)
         if self._connection is not None:

@@ -28,6 +28,15 @@ from typing import Any
 
 from txutp.core.batch import Address, Batch, Buffer, ip_overhead_bytes
 from txutp.core.flow import BULK_SEGMENTS, NEVER_US, Flow
+from txutp.core.liveness import (
+    GIVE_UP,
+    KEEPALIVE_US,
+    PATIENCE,
+    PROBE,
+    STALL_US,
+    STREAM_SEGMENTS,
+    Liveness,
+)
 from txutp.core.mtu import MtuSearch
 from txutp.core.packet import (
     EXTENSION_BITS,
@@ -81,6 +90,9 @@ REASON_NAMES = (
 # What has to be sent besides data; bits of `_due`.
 SYN_DUE, SYN_ACK_DUE, ACK_DUE, FIN_ACK_DUE, KEEPALIVE_DUE, RESET_DUE = (1 << bit for bit in range(6))
 
+# A probe of the peer's presence, see `liveness.py`.
+PROBE_DUE = 1 << 8
+
 # What a STATE said besides, in the note of its batch; nothing of it happened if the socket refuses the STATE.
 SHOWN, WELCOMED = (1 << bit for bit in range(6, 8))
 
@@ -102,16 +114,12 @@ FIN_TIMEOUTS = 3
 
 STATE_REPEATS = 5
 
-
-# libutp's, for connections that ask for keepalives where the settings have none.
-KEEPALIVE_US = 29 * SECOND_US
-
 # So many packets came and no data of ours left: not a conversation.
 BULK_RECEIVED_SEGMENTS = 32
 BULK_ROUND_TRIP_US = 3_000
 
 
-class Connection:
+class Connection(Liveness):
     """A stream to one peer.  Attributes without underscore are there to be read."""
 
     __slots__ = (
@@ -122,8 +130,6 @@ class Connection:
         "_fin_acknowledges_eof",
         "_handshake_deadline_us",
         "_headers",
-        "_last_received_us",
-        "_last_sent_us",
         "_linger_deadline_us",
         "_link_mtu",
         "_peer_reads_extensions",
@@ -176,6 +182,8 @@ class Connection:
         segment_bytes: int,
         link_mtu: Callable[[Address], int | None],
     ) -> None:
+        super().__init__()
+
         # who we are
         self.address = address
         self.receive_id = receive_id
@@ -215,8 +223,6 @@ class Connection:
         self.scheduled_us = NEVER_US  # what the multiplexer's heap knows of it
         self.touched = False  # the multiplexer's: waits to be settled
         self._syn_sent_us = 0
-        self._last_sent_us = 0
-        self._last_received_us = 0
         self._handshake_deadline_us = NEVER_US
         self._connect_deadline_us = NEVER_US
         self._linger_deadline_us = NEVER_US
@@ -267,7 +273,16 @@ class Connection:
         if self.eof_sequence is not None and self.awaits_reader:
             return None  # it would draw a RESET from a peer that has closed
         keepalive_us = self.settings.keepalive_us
-        return KEEPALIVE_US if keepalive_us is None and self.keep_alive else keepalive_us
+        if keepalive_us is None:
+            if not self.keep_alive:
+                return None
+            keepalive_us = KEEPALIVE_US
+        return keepalive_us if self.initiator else keepalive_us + keepalive_us // PATIENCE
+
+    @property
+    def may_probe(self) -> bool:
+        """Whether nothing of ours is on its way, or waits to be, that the peer has to answer."""
+        return not self.sending.runs and not self.sending.unsent_bytes
 
     @property
     def last_ack_may_be_lost(self) -> bool:
@@ -428,6 +443,10 @@ class Connection:
 
         self.segments_received += len(payloads) or 1
         self._last_received_us = now_us
+        if self._probes:
+            # nothing but a probe draws a STATE that says nothing new
+            is_new = sending.runs or ack != sending.first_unacked - 1 or window_bytes != sending.peer_window_bytes
+            self._on_heard(kind == ST_STATE and not is_new)
         if timestamp_us:
             self.reply_us = reply_us = now_us - timestamp_us & MASK32
             if sending.steering is not None:
@@ -486,25 +505,30 @@ class Connection:
         # It acknowledges the number of the packet that it answers; a STATE carries that of the next one to be sent.
         if self.state == CLOSED or not sending.first_unacked - 1 - ACK_SLACK <= ack <= sending.next_sequence:
             return
-        self._forgotten()
+        self.forgotten()
 
     def port_is_closed(self) -> None:
         """The peer's host says that nobody has the port.
 
-        That is easily forged, so it counts only as long as nothing has shown that the peer knows this connection
-        (RFC 5927): a server may have stopped right after its SYN-ACK.  And when both streams have arrived it says that
-        our FIN need not go on alone, behind the application's back.
+        That is easily forged, so a single error counts only as long as nothing has shown that the peer knows this
+        connection (RFC 5927): a server may have stopped right after its SYN-ACK.  And when both streams have arrived it
+        says that our FIN need not go on alone, behind the application's back.
         """
         if self.state != CONNECTED:
             return
         if self._unheard:
-            self._forgotten()
+            self.forgotten()
         elif self._closing and self._is_complete:
             self._port_closed = True
             if self.released:
                 self._close(DONE)
 
-    def _forgotten(self) -> None:
+    def ask(self) -> None:
+        """Probe the peer now: something says that it is gone."""
+        if self.state == CONNECTED:
+            self._due |= PROBE_DUE
+
+    def forgotten(self) -> None:
         """The peer does not know us any more."""
         # After a complete exchange peers answer late packets so (libutp).
         self._close(DONE if self._is_complete else RESET)
@@ -557,10 +581,10 @@ class Connection:
     def set_keep_alive(self, enabled: bool) -> None:
         """Send keepalives although ``Settings.keepalive_us`` is None; or again only if it is not.
 
-        They keep the bindings of NATs open, and tell a peer from its ghost: one that was started again answers with a
-        RESET, and one whose port is closed may draw an ICMP error, which is not believed.  They do not tell whether
-        the peer is there, as those of TCP do: no implementation of uTP answers one that it accepts.  Who wants to know
-        sends something, or sets ``Settings.idle_timeout_us`` and relies on the keepalives of the peer.
+        They keep the bindings of NATs open, and tell whether the peer is there, as those of TCP do: after 29 seconds of
+        silence it is probed up to 20 times within as long again, and if it answers none of the probes the connection
+        ends with TIMED_OUT.  That holds for a peer that has answered a probe before, as those of txutp, libutp and
+        libtorrent do; one that never has is only told that we are here.
         """
         self.keep_alive = enabled
         self._set_deadline()
@@ -590,6 +614,7 @@ class Connection:
             now_us >= self._linger_deadline_us
             or now_us >= self._idle_deadline_us
             or self.sending.judges_silence(now_us)
+            or self.is_on_trial
         )
 
     def handle_timeout(self, now_us: int) -> None:
@@ -645,6 +670,8 @@ class Connection:
         self.segments_sent -= missing
         if not accepted:
             self._due |= due & ~(SHOWN | WELCOMED)
+            if due & PROBE_DUE:
+                self._on_probe_refused()
             self._shows += bool(due & SHOWN)
             self._welcomes += bool(due & WELCOMED)
         if run is None:
@@ -772,6 +799,14 @@ class Connection:
             )
             return self._give_control(SYN_ACK_DUE, header, now_us)
 
+        if due & PROBE_DUE:
+            # the last number that the peer has acknowledged, which is not that of our FIN
+            self._due &= ~PROBE_DUE
+            self._bulk_from = self.segments_received + BULK_RECEIVED_SEGMENTS
+            known = self.sending.first_unacked - (2 if self.fin_acknowledged else 1)
+            self._on_probe_sent(now_us)
+            return self._give_control(PROBE_DUE, self._header(ST_DATA, known, now_us) + b"\0", now_us)
+
         # an ack; the keepalive is one that acknowledges one packet less (libutp)
         if due & ACK_DUE or not due & FIN_ACK_DUE:
             due &= ACK_DUE | KEEPALIVE_DUE
@@ -861,6 +896,7 @@ class Connection:
         self._move(CONNECTED)
         self._handshake_deadline_us = self._connect_deadline_us = NEVER_US
         self._last_sent_us = now_us
+        self._begin_trials(now_us)
         self.sending.begin(now_us)
 
     # -- data --
@@ -912,10 +948,12 @@ class Connection:
                 self._update_deadline_us = NEVER_US
                 self.bytes_received += len(payload)
                 self.segments_early += 1
-            elif result == DUPLICATE and self.fin_sequence is not None:
-                # The peer repeats what we acknowledged: libtorrent ignores STATEs numbered behind our FIN, libutp
-                # those numbered like it, so it gets one of each.
-                self._due |= FIN_ACK_DUE
+            elif result == DUPLICATE:
+                self._bulk_from += 1  # no part of a stream: a probe, most likely
+                if self.fin_sequence is not None:
+                    # The peer repeats what we acknowledged: libtorrent ignores STATEs numbered behind our FIN, libutp
+                    # those numbered like it, so it gets one of each.
+                    self._due |= FIN_ACK_DUE
 
     def _update_window(self) -> None:
         """The application read, and the peer may think that there is no room: tell it when there is."""
@@ -991,8 +1029,8 @@ class Connection:
         if self._linger_deadline_us < deadline_us:
             deadline_us = self._linger_deadline_us
         keepalive_us = self.keepalive_us
-        if keepalive_us is not None and not self._due & KEEPALIVE_DUE:
-            deadline_us = min(deadline_us, self._last_sent_us + keepalive_us)
+        if keepalive_us is not None and not self._due & (KEEPALIVE_DUE | PROBE_DUE):
+            deadline_us = min(deadline_us, self._presence_deadline_us(keepalive_us))
         if self.settings.idle_timeout_us is not None:
             deadline_us = min(deadline_us, self._idle_deadline_us)
         if self._update_deadline_us != NEVER_US:
@@ -1000,6 +1038,18 @@ class Connection:
                 self._update_deadline_us = self._last_sent_us + self.sending.timeout_us
             deadline_us = min(deadline_us, self._update_deadline_us)
         self.deadline_us = deadline_us
+
+    def _presence_deadline_us(self, keepalive_us: int) -> int:
+        """When the peer is to be told that we are here, or asked whether it is."""
+        deadline_us = self.presence_deadline_us(keepalive_us, self.may_probe)
+        if self._receives_stream:
+            deadline_us = min(deadline_us, self._last_received_us + min(STALL_US, keepalive_us))
+        return deadline_us
+
+    @property
+    def _receives_stream(self) -> bool:
+        """Whether the peer sends, and nothing of ours leaves that would draw an error if it was gone."""
+        return self.segments_received >= self._bulk_from - BULK_RECEIVED_SEGMENTS + STREAM_SEGMENTS and self.may_probe
 
     @property
     def _idle_deadline_us(self) -> int:
@@ -1043,7 +1093,15 @@ class Connection:
                 if self._update_backoff >= STATE_REPEATS
                 else now_us + (self.sending.timeout_us << self._update_backoff)
             )
-        # NAT bindings
+        # is the peer there, and does the NAT know that we are?
         keepalive_us = self.keepalive_us
-        if keepalive_us is not None and now_us >= self._last_sent_us + keepalive_us:
-            self._due |= KEEPALIVE_DUE
+        if keepalive_us is None or now_us < self._presence_deadline_us(keepalive_us):
+            return
+        if self._receives_stream:
+            self._due |= PROBE_DUE  # once, until more has come
+            return
+        presence = self.presence(keepalive_us, self.may_probe, now_us)
+        if presence == GIVE_UP:
+            self.abort(DONE if self._is_complete else TIMED_OUT)
+        else:
+            self._due |= PROBE_DUE if presence == PROBE else KEEPALIVE_DUE

@@ -45,17 +45,21 @@ class Settings:
     syn_timeout_us: int = 3 * SECOND_US
     """Wait for the answer to the first SYN; doubled each time.  libtorrent opens a twin for an earlier repetition."""
     believe_unreachable: bool = True
-    """Whether an ICMP error, such as "port unreachable", ends an attempt to connect at once.  False lets the SYN be
-    repeated until an answer, a RESET or the timeout: two peers that punch holes through NATs (BEP 55) can meet such an
-    error before the hole is there."""
+    """Whether an ICMP error, such as "port unreachable", ends an attempt to connect at once, and two errors in a row
+    from the peer's host end a connection that is up (``liveness.py``).  False believes none: the SYN is repeated until
+    an answer, a RESET or the timeout.  Two peers that punch holes through NATs (BEP 55) can meet such an error before
+    the hole is there."""
     connect_timeout_us: int = 30 * SECOND_US
     """How long an outgoing connection may take when the caller did not say."""
     half_open_timeout_us: int = 10 * SECOND_US
     """How long an incoming connection may stay unconfirmed."""
     keepalive_us: int | None = 29 * SECOND_US
-    """After so long without sending a packet goes out that keeps NAT bindings open (libutp); None: never."""
+    """After so long without sending, or hearing, a packet goes out that keeps NAT bindings open and asks the peer to
+    answer; None: never.  A peer that has answered such a packet before, and leaves 20 of them unanswered (28 s), is
+    gone: with the default value that takes a minute.  One that never has is not asked more than a few times."""
     idle_timeout_us: int | None = None
-    """A connection that hears nothing for so long ends; None: never, as TCP.  Keep it above the peer's keepalive."""
+    """A connection that hears nothing for so long ends, whatever its peer answers; None: never, as TCP.  Keep it above
+    the peer's keepalive."""
     close_timeout_us: int = 1 * SECOND_US
     """After close and with everything delivered, how long the application waits for the last FIN, theirs or the ack of
     ours.  Three retransmission timeouts are waited for in any case.  Without an ack our FIN is sent on behind its back,
