@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from twisted.internet import error
 
-from tests.support import CLIENT, PORT, SERVER, HalfStream, Pair, ScriptedClient, ScriptedServer
-from txutp import Settings, listenUTP
+from tests.support import CLIENT, PORT, SERVER, Accepting, HalfStream, Pair, ScriptedClient, ScriptedServer
+from txutp import Settings, UTPClientEndpoint, listenUTP
 from txutp.core.liveness import EARLY_TRIALS, PROBE_US, PROBES, TRIALS
 from txutp.core.packet import ST_DATA, ST_STATE, Packet
 from txutp.testing import Datagram, Link
@@ -330,6 +330,24 @@ def test_a_peer_that_was_started_again_is_found_out() -> None:
     listenUTP(pair.server_reactor, PORT, pair.accepting)
     pair.run(30)
     assert pair.client.lost_type is error.ConnectionLost
+
+
+def test_a_worker_that_was_killed_comes_back_from_the_same_port() -> None:
+    """The server has both connections for a while; the probe of the old one draws a RESET of the new process."""
+    pair = Pair()
+    pair.run(20)
+    (port,) = [port for host, port in pair.network.ports if host == CLIENT]
+    del pair.network.ports[CLIENT, port]
+    pair.run(5)
+    again = Accepting()
+    endpoint = UTPClientEndpoint(pair.client_reactor, SERVER, PORT, bindAddress=("", port))
+    endpoint.connect(again)
+    pair.run(1)
+    assert len(pair.accepting.made) == 2
+    pair.run(FOUND_SECONDS)
+    assert pair.server.lost_type is error.ConnectionLost
+    assert not pair.accepting.made[1].lost
+    assert not again.made[0].lost
 
 
 def test_early_trials_are_few() -> None:

@@ -72,8 +72,9 @@ class Collecting:
     def overflowed(self, dropped: int) -> None:
         self.overflows += dropped
 
-    def unreachable(self, datagram: bytes, address: Any, code: int, path_mtu_bytes: int) -> None:
+    def unreachable(self, datagram: bytes, address: Any, code: int, path_mtu_bytes: int, from_peer: bool) -> None:
         self.errors.append((datagram, address, code))
+        assert from_peer
 
     def farewell(self) -> None:
         pass

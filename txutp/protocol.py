@@ -196,24 +196,25 @@ class UTPProtocol(DatagramProtocol):
         self._outbox.writable()
         self.settle()
 
-    def unreachable(self, datagram: bytes, address: Address, code: int, path_mtu_bytes: int) -> None:
+    def unreachable(
+        self, datagram: bytes, address: Address, code: int, path_mtu_bytes: int, from_peer: bool = True
+    ) -> None:
         """An ICMP error.  It ends an attempt to connect, unless the settings forbid that.
 
-        A connection that is up does not believe it (RFC 5927).
+        A connection that is up believes only what a second error confirms (RFC 5927), see ``liveness.py``.
         """
         connection = self.multiplexer.sender_of(datagram, address)
         if connection is None:
             return
         if code == errno.EMSGSIZE:
             connection.path_takes(path_mtu_bytes - ip_overhead_bytes(address))
-        elif not connection.settings.believe_unreachable:
-            # the error of an early SYN may come after the SYN-ACK, too
-            return
-        elif connection.state == SYN_SENT:
+        elif connection.state != SYN_SENT:
+            if code == errno.ECONNREFUSED:
+                self.multiplexer.port_is_closed(datagram, address, from_peer, self.now_us())
+                if not self._settling:
+                    self._settle_soon()
+        elif connection.settings.believe_unreachable:
             connection.fail(REFUSED_BY_PEER if code == errno.ECONNREFUSED else UNREACHABLE)
-            self.touch(connection)
-        elif code == errno.ECONNREFUSED:
-            connection.port_is_closed()
             self.touch(connection)
 
     def farewell(self) -> None:

@@ -111,10 +111,11 @@ class BatchReceiver(Protocol):
     def overflowed(self, dropped: int) -> None:
         """Our kernel dropped so many datagrams because nobody read them in time."""
 
-    def unreachable(self, datagram: bytes, address: Address, code: int, path_mtu_bytes: int) -> None:
+    def unreachable(self, datagram: bytes, address: Address, code: int, path_mtu_bytes: int, from_peer: bool) -> None:
         """The network answered a datagram that we sent (of which this is the beginning) with an error.
 
-        ``path_mtu_bytes`` says with EMSGSIZE how large an IP packet may be.
+        ``path_mtu_bytes`` says with EMSGSIZE how large an IP packet may be; ``from_peer`` whether the error came from
+        the host to which the datagram went.
         """
 
     def farewell(self) -> None:
@@ -345,7 +346,8 @@ class BatchPort(BatchSender, udp.Port):
             for _, kind, message in ancillary:
                 if kind in (IP_RECVERR, IPV6_RECVERR) and len(message) >= EXTENDED_ERROR_BYTES:
                     code, path_mtu_bytes = struct.unpack_from("=I4xI", message)
-                    self.protocol.unreachable(datagram, socket_address(address), code, path_mtu_bytes)
+                    from_peer = offender(message[EXTENDED_ERROR_BYTES:]) == address[0].partition("%")[0]
+                    self.protocol.unreachable(datagram, socket_address(address), code, path_mtu_bytes, from_peer)
 
     # -- out --
 
@@ -445,6 +447,18 @@ def batch_port_of(transport: Any, protocol: BatchReceiver, reactor: Any) -> Any:
         return transport
     kind = SocketPort if isinstance(transport, udp.Port) and hasattr(socket.socket, "sendmsg") else PlainPort
     return kind(transport, protocol, reactor)
+
+
+def offender(sender: bytes) -> str:
+    """The host that sent an ICMP error, from the ``sockaddr`` behind the error (ip(7)); empty if it is not known."""
+    if len(sender) < 8:
+        return ""
+    (family,) = struct.unpack_from("=H", sender)
+    if family == socket.AF_INET:
+        return socket.inet_ntop(family, sender[4:8])
+    if family == socket.AF_INET6 and len(sender) >= 24:
+        return socket.inet_ntop(family, sender[8:24])
+    return ""
 
 
 def socket_address(address: Address) -> Address:

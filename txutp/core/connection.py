@@ -528,10 +528,10 @@ class Connection(Liveness):
         if self.state == CONNECTED:
             self._due |= PROBE_DUE
 
-    def forgotten(self) -> None:
-        """The peer does not know us any more."""
+    def forgotten(self, reason: int = RESET) -> None:
+        """The peer does not know us any more, or is gone."""
         # After a complete exchange peers answer late packets so (libutp).
-        self._close(DONE if self._is_complete else RESET)
+        self._close(DONE if self._is_complete else reason)
 
     @property
     def _is_complete(self) -> bool:

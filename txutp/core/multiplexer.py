@@ -17,8 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from txutp.core.batch import Address, Batch
-from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, Connection
+from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, TIMED_OUT, Connection
 from txutp.core.flow import NEVER_US
+from txutp.core.liveness import PROVEN, SUSPECTED, ClosedPorts, sent_us_of
 from txutp.core.packet import (
     HEADER,
     HEADER_BYTES,
@@ -96,6 +97,7 @@ class Multiplexer:
         self._half_open_per_host: dict[str, dict[Connection, None]] = {}  # the same of each host
         self._tombstones = Tombstones()
         self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
+        self._closed_ports = ClosedPorts()
         self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet
         self._deadlines: list[tuple[int, Key]] = []  # a heap; entries may be out of date
         self._reset_second = -1
@@ -147,6 +149,37 @@ class Multiplexer:
         if not is_utp_untrusted(datagram):
             return None
         return self._by_either_id(address, datagram[2] << 8 | datagram[3])
+
+    # -- ICMP --
+
+    def port_is_closed(self, datagram: bytes, address: Address, from_peer: bool, now_us: int) -> None:
+        """An ICMP error says that nobody has the port to which this datagram of ours went.
+
+        ``from_peer`` if the host itself says so: what others say may be for a while only.
+        """
+        connection = self.sender_of(datagram, address)
+        if connection is None or not connection.settings.believe_unreachable:
+            return
+        connection.port_is_closed()
+        self.touch(connection)
+        if connection.state != CONNECTED or not from_peer:
+            return
+        _, _, _, timestamp_us, _, _, sequence, _ = HEADER.unpack_from(datagram)
+        sent_us = sent_us_of(connection, connection.sending, sequence, timestamp_us)
+        if sent_us is None:
+            return
+        # The port is open for all connections to it, or for none: one may be quoted first, another one later.
+        others = [
+            other for other in self._connections.values() if other.address == address and other.state == CONNECTED
+        ]
+        verdict = self._closed_ports.judge(address, sent_us, max(other.heard_us for other in others), now_us)
+        if verdict == SUSPECTED:
+            connection.ask()
+        elif verdict == PROVEN:
+            for other in others:
+                if other.settings.believe_unreachable:
+                    other.forgotten(TIMED_OUT)
+                    self.touch(other)
 
     # -- out --
 
