@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.flow",),
     ("core.liveness",),
     ("core.connection",),
+    ("core.admission", "core.cookies"),
     ("core.multiplexer",),
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.
@@ -54,6 +55,7 @@ ALLOWED_IN_CORE = {
     "dataclasses",
     "enum",
     "functools",
+    "hashlib",
     "heapq",
     "math",
     "struct",

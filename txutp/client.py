@@ -34,10 +34,10 @@ from txutp.arguments import (
     checked_timeout,
     is_numeric,
 )
+from txutp.core.admission import ConnectionRefused
 from txutp.core.batch import Address
 from txutp.core.connection import CLOSED, PORT_CLOSED, Connection
 from txutp.core.flow import NEVER_US
-from txutp.core.multiplexer import ConnectionRefused
 from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 from txutp.errors import exception_for

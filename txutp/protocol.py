@@ -21,6 +21,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txutp.core.admission import ConnectionRefused
 from txutp.core.batch import Address, Batch, ip_overhead_bytes
 from txutp.core.connection import (
     ABORTED,
@@ -35,7 +36,7 @@ from txutp.core.connection import (
     Connection,
 )
 from txutp.core.flow import NEVER_US
-from txutp.core.multiplexer import ConnectionRefused, Multiplexer
+from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 from txutp.environment import environment_of

@@ -389,6 +389,13 @@ class Connection(Liveness):
         self._due |= SYN_ACK_DUE
         self._set_deadline()  # the SYN-ACK may have to wait for our own socket
 
+    def restore(self, syn_sequence: int, initial_sequence: int, now_us: int) -> None:
+        """Begin as acceptor where a SYN was answered and not remembered; what follows is the packet that proves it."""
+        self.initial_sequence = initial_sequence
+        self.sending.renumber(initial_sequence)
+        self.answer(syn_sequence, 0, now_us)
+        self._due = 0
+
     def answer_again(self) -> None:
         """The same SYN came once more: the same SYN-ACK is due (another number would cut the stream's head off)."""
         self._due |= SYN_ACK_DUE

@@ -16,8 +16,10 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from txutp.core.admission import COOKIE, REMEMBER, Admission, ConnectionRefused, end_silent
 from txutp.core.batch import Address, Batch
 from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, TIMED_OUT, Connection
+from txutp.core.cookies import EARLY, PROOF, SynCookies
 from txutp.core.flow import NEVER_US
 from txutp.core.liveness import PROVEN, SUSPECTED, ClosedPorts, sent_us_of
 from txutp.core.packet import (
@@ -39,7 +41,7 @@ from txutp.core.packet import (
     slices,
 )
 from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
-from txutp.core.sequence import MASK16
+from txutp.core.sequence import MASK16, MASK32
 from txutp.core.settings import IPV4_DATAGRAM_BYTES, IPV6_DATAGRAM_BYTES, Settings
 from txutp.core.stats import PortCounters
 from txutp.core.tombstones import Key, Tombstone, Tombstones
@@ -65,10 +67,6 @@ WINDOW_GROWS_US = 10 * SECOND_US
 SMALLEST_WINDOW_BYTES = 65_536
 
 
-class ConnectionRefused(Exception):
-    """No further connection is allowed; the text says which limit was reached."""
-
-
 class Multiplexer:
     """The connections of one UDP port, by remote address and id."""
 
@@ -92,9 +90,8 @@ class Multiplexer:
         self._random_bytes = random_bytes
         self._headers = HeaderBlock(RUN_MAXIMUM_SEGMENTS)
         self._connections: dict[Key, Connection] = {}
-        self._half_open: dict[Connection, None] = {}  # in order of age
-        self._per_host: dict[str, int] = {}
-        self._half_open_per_host: dict[str, dict[Connection, None]] = {}  # the same of each host
+        self._admission = Admission(self._connections, self._evict)
+        self._cookies = SynCookies(random_bytes)
         self._tombstones = Tombstones()
         self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
         self._closed_ports = ClosedPorts()
@@ -114,7 +111,7 @@ class Multiplexer:
     @property
     def half_open(self) -> int:
         """Incoming connections that did not prove their source yet."""
-        return len(self._half_open)
+        return len(self._admission.half_open)
 
     def next_deadline_us(self) -> int | None:
         """When ``handle_timeouts`` wants to be called; None without any timer."""
@@ -191,7 +188,7 @@ class Multiplexer:
         It may have settings of its own; the limits are always those of the port.
         """
         settings = self.settings if settings is None else settings
-        self._make_room(address[0])
+        self._admission.make_room(address[0], self.settings, now_us)
         receive_id = self._fresh_id(address)
         connection = self._new(address, receive_id, receive_id + 1 & MASK16, settings)
         self._register(connection)
@@ -293,7 +290,11 @@ class Multiplexer:
                 self._receive_reset(address, connection_id, ack, now_us)
             return True
         connection = self._connections.get((address, connection_id))
-        if connection is None:
+        if connection is None and self._cookies.are_out(now_us):
+            connection = self._admit(kind, address, connection_id, sequence, ack, now_us)
+            if connection is None:
+                return True
+        elif connection is None:
             self._receive_unknown(kind, address, connection_id, sequence, now_us)
             return True
         # a DATA packet may be empty and counts all the same; what a STATE carries is nothing
@@ -352,28 +353,57 @@ class Multiplexer:
             self.counters.syns_refused += 1
             self._reset(address, connection_id, sequence, now_us)
             return
-        try:
-            self._make_room(host)
-        except ConnectionRefused:
-            self.counters.syns_refused += 1
+        place = self._admission.place_for_syn(host, self.settings, now_us)
+        if place != REMEMBER:
+            # Nothing of these SYNs is proven, so they use up nothing: else whoever forges a host's address would.
+            if place == COOKIE:
+                self._answer_with_cookie(address, connection_id, sequence, timestamp_us, now_us)
+            else:
+                self.counters.syns_refused += 1
             return
-        # Nothing of these is proven, so a share that is used up keeps nobody out: else whoever forges the address of a
-        # host would.
-        of_host = self._half_open_per_host.get(host, {})
-        if len(of_host) >= self.settings.maximum_half_open_per_address:
-            self._evict_oldest(of_host)
-        if len(self._half_open) >= self.settings.maximum_half_open:
-            self._evict_oldest(self._half_open)
 
         self._tombstones.discard((address, receive_id))
         connection = self._new(address, receive_id, connection_id)
-        self._register(connection)
-        self._half_open[connection] = None
-        self._half_open_per_host.setdefault(host, {})[connection] = None
+        self._register(connection, True)
         connection.answer(sequence, timestamp_us, now_us)
         if shown:
             connection.receive_extensions(None, b"")
         self.touch(connection)
+
+    def _answer_with_cookie(
+        self, address: Address, connection_id: int, sequence: int, timestamp_us: int, now_us: int
+    ) -> None:
+        """Answer a SYN, and remember nothing of it."""
+        settings = self.settings
+        self.counters.cookies_sent += 1
+        cookie = self._cookies.make(address, connection_id, sequence, settings.half_open_timeout_us, now_us)
+        window_bytes = min(settings.receive_buffer_bytes, self.window_limit_bytes)
+        difference_us = now_us - timestamp_us & MASK32 if timestamp_us else 0
+        header = encode_header(ST_STATE, connection_id, now_us, difference_us, window_bytes, cookie, sequence)
+        self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
+
+    def _admit(
+        self, kind: int, address: Address, connection_id: int, sequence: int, ack: int, now_us: int
+    ) -> Connection | None:
+        """A packet for no connection comes while cookies are out: the connection that it proves, if it does."""
+        lifetime_us = self.settings.half_open_timeout_us
+        verdict = self._cookies.judge(address, connection_id, sequence, ack, lifetime_us, now_us)
+        if verdict == EARLY:
+            return None  # the proof was overtaken, or comes again
+        if verdict == PROOF and self.listening:
+            try:
+                self._admission.make_room(address[0], self.settings, now_us)
+            except ConnectionRefused:
+                self.counters.syns_refused += 1
+            else:
+                self._cookies.spend(address, connection_id, sequence, lifetime_us, now_us)
+                self._tombstones.discard((address, connection_id))
+                connection = self._new(address, connection_id, connection_id - 1 & MASK16)
+                self._register(connection)
+                connection.restore(sequence - 1 & MASK16, ack + 1 & MASK16, now_us)
+                return connection
+        self._receive_unknown(kind, address, connection_id, sequence, now_us)
+        return None
 
     def _receive_reset(self, address: Address, connection_id: int, ack: int, now_us: int) -> None:
         """A RESET names the connection by either id: libutp echoes ours, others use the one we listen on."""
@@ -481,7 +511,7 @@ class Multiplexer:
         """A closed connection goes; for a while its late packets are answered as if it were still there."""
         if self._connections.get((connection.address, connection.receive_id)) is not connection:
             return
-        was_confirmed = connection not in self._half_open
+        was_confirmed = connection not in self._admission.half_open
         self._remove(connection)
         if len(self._deadlines) > SPARE_DEADLINES + 2 * len(self._connections):
             self._rebuild_deadlines()
@@ -518,29 +548,16 @@ class Multiplexer:
                 return connection
         return None
 
-    def _make_room(self, host: str) -> None:
-        """See that one more connection is within the limits; ``ConnectionRefused`` if those that are proven fill them.
-
-        What is half-open gives way: a flood of forged SYNs may not use up what is meant for connections.
-        """
-        settings = self.settings
-        if len(self._connections) >= settings.maximum_connections:
-            if not self._half_open:
-                raise ConnectionRefused(f"maximum_connections is {settings.maximum_connections}")
-            self._evict_oldest(self._half_open)
-        if self._per_host.get(host, 0) >= settings.maximum_connections_per_address:
-            of_host = self._half_open_per_host.get(host)
-            if not of_host:
-                limit = settings.maximum_connections_per_address
-                raise ConnectionRefused(f"maximum_connections_per_address is {limit}")
-            self._evict_oldest(of_host)
-
-    def _evict_oldest(self, half_open: dict[Connection, None]) -> None:
-        """Forget the half-open connection that has waited longest; its host hears nothing of it."""
-        oldest = next(iter(half_open))
-        self._remove(oldest)
-        oldest.fail(DONE)
-        self.counters.half_open_evicted += 1
+    def _evict(self, connection: Connection) -> None:
+        """A connection gives way; the host of a half-open one hears nothing of it."""
+        is_half_open = connection in self._admission.half_open
+        self._remove(connection)
+        if is_half_open:
+            connection.fail(DONE)
+            self.counters.half_open_evicted += 1
+        else:
+            end_silent(connection)
+            self.touch(connection)
 
     def _new(self, address: Address, receive_id: int, send_id: int, settings: Settings | None = None) -> Connection:
         settings = self.settings if settings is None else settings
@@ -576,25 +593,18 @@ class Multiplexer:
                 return candidate
         raise ConnectionRefused(f"no connection id is left for {address}")
 
-    def _register(self, connection: Connection) -> None:
+    def _register(self, connection: Connection, is_half_open: bool = False) -> None:
         self._connections[connection.address, connection.receive_id] = connection
-        host = connection.address[0]
-        self._per_host[host] = self._per_host.get(host, 0) + 1
+        self._admission.add(connection, is_half_open)
 
     def _remove(self, connection: Connection) -> None:
         del self._connections[connection.address, connection.receive_id]
-        decrease(self._per_host, connection.address[0])
+        self._admission.remove(connection)
         self._begun(connection)
 
     def _begun(self, connection: Connection) -> None:
         """Its handshake is over, or it is."""
-        if connection in self._half_open:
-            host = connection.address[0]
-            del self._half_open[connection]
-            of_host = self._half_open_per_host[host]
-            del of_host[connection]
-            if not of_host:
-                del self._half_open_per_host[host]
+        self._admission.confirm(connection)
         opening = self._opening.get(connection.address)
         if opening is not None:
             opening.pop(connection, None)
@@ -611,11 +621,3 @@ class Multiplexer:
         del self._connections[connection.address, connection.receive_id]
         connection.reopen(fresh_id, int.from_bytes(self._random_bytes(2), "big"))
         self._connections[connection.address, connection.receive_id] = connection
-
-
-def decrease(counts: dict[str, int], host: str) -> None:
-    """Take one from a count; a count of nothing is not kept."""
-    if counts[host] == 1:
-        del counts[host]
-    else:
-        counts[host] -= 1

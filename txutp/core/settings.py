@@ -68,13 +68,15 @@ class Settings:
     """How long a closed connection is remembered, to answer late packets with an ack instead of a RESET."""
 
     maximum_connections: int = 20_000
-    """Connections on this port, both directions.  Unconfirmed ones make room; beyond that SYNs are not answered."""
+    """Connections on this port, both directions.  Unconfirmed ones make room, and those that have been silent for
+    longer than three keepalives; beyond that SYNs are not answered."""
     maximum_connections_per_address: int = 10_000
     """The same for one remote host."""
     maximum_half_open: int = 1_000
-    """Unconfirmed incoming connections; a newer one takes the place of the oldest.  A larger backlog counts."""
+    """Unconfirmed incoming connections; of further SYNs nothing is remembered, but they are answered, and connect
+    (``cookies.py``).  A larger backlog counts."""
     maximum_half_open_per_address: int = 500
-    """The same for one remote host.  Anybody can forge its address, so its newer ones take the place of its oldest."""
+    """The same for one remote host.  Anybody can forge its address, so this keeps nobody out either."""
     resets_per_second: int = 100
     """RESETs for packets of unknown connections; 0: never."""
 

@@ -10,6 +10,7 @@ class PortCounters:
 
     __slots__ = (
         "bytes_received",
+        "cookies_sent",
         "datagrams_received",
         "datagrams_sent",
         "dropped_malformed",
@@ -38,6 +39,7 @@ class PortCounters:
         self.dropped_malformed: int  # an extension chain that runs past its datagram
         self.dropped_unknown: int  # for no connection of ours
         self.syns_refused: int  # nobody listens, or a limit was reached
+        self.cookies_sent: int  # SYNs that were answered and not remembered
         self.half_open_evicted: int  # unconfirmed connections that made room for newer ones
         self.resets_sent: int
 
@@ -77,6 +79,8 @@ class PortStats:
     """Packets for connections that we do not have."""
     syns_refused: int
     """Attempts to connect that found nobody listening, or a limit reached."""
+    cookies_sent: int
+    """SYNs that were answered without being remembered, because too many others had not proved their source."""
     half_open_evicted: int
     """Connections that did not prove their source and had to make room for newer ones."""
     resets_sent: int

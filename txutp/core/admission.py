@@ -1,0 +1,149 @@
+"""Who gets a place on a UDP port: the limits on connections, and what gives way when one of them is reached.
+
+The multiplexer calls it for every connection that comes and goes.  ``place_for_syn`` tells whether a SYN is remembered,
+or answered with a cookie (``cookies.py``): that one needs a place only when its source is proven.  ``make_room`` finds
+it then.
+
+Two kinds of connections give way: those that are half-open, the oldest first, because a flood of forged SYNs may not
+use up what is meant for connections; and those whose peer has been silent for longer than keepalives allow, the
+longest-silent first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from txutp.core.connection import CONNECTED, TIMED_OUT, Connection
+from txutp.core.settings import SECOND_US, Settings
+from txutp.core.tombstones import Key
+
+# Keepalive intervals of silence after which a connection gives way.  A peer that answers probes was given up before,
+# and most others send keepalives of their own.
+SILENT_INTERVALS = 3
+
+# Time between two searches for silent connections that find none: each looks at all connections.
+SEARCH_US = SECOND_US
+
+
+# What becomes of a SYN.
+REMEMBER, COOKIE, REFUSE = range(3)
+
+
+class ConnectionRefused(Exception):
+    """No further connection is allowed; the text says which limit was reached."""
+
+
+class Admission:
+    """The places of one UDP port."""
+
+    def __init__(self, connections: dict[Key, Connection], evict: Callable[[Connection], None]) -> None:
+        """``connections`` are all of the port, also later; ``evict`` takes one away from them."""
+        self.half_open: dict[Connection, None] = {}  # in order of age
+        self._connections = connections
+        self._evict = evict
+        self._per_host: dict[str, int] = {}
+        self._half_open_per_host: dict[str, dict[Connection, None]] = {}
+        self._silent: list[Connection] = []  # found by the last search, the longest-silent at the end
+        self._searched_us = -SEARCH_US
+
+    # -- coming and going --
+
+    def add(self, connection: Connection, is_half_open: bool = False) -> None:
+        """A connection has a place."""
+        host = connection.address[0]
+        self._per_host[host] = self._per_host.get(host, 0) + 1
+        if is_half_open:
+            self.half_open[connection] = None
+            self._half_open_per_host.setdefault(host, {})[connection] = None
+
+    def remove(self, connection: Connection) -> None:
+        """A connection has none any more."""
+        host = connection.address[0]
+        count = self._per_host.pop(host)
+        if count > 1:
+            self._per_host[host] = count - 1
+        self.confirm(connection)
+
+    def confirm(self, connection: Connection) -> None:
+        """A connection is half-open no more, if it was."""
+        if connection in self.half_open:
+            host = connection.address[0]
+            del self.half_open[connection]
+            of_host = self._half_open_per_host[host]
+            del of_host[connection]
+            if not of_host:
+                del self._half_open_per_host[host]
+
+    # -- room --
+
+    def place_for_syn(self, host: str, settings: Settings, now_us: int) -> int:
+        """Whether a SYN is to be remembered (there is room then), to get a cookie, or to be refused."""
+        reached = self._limit_reached(host, settings)
+        giving_way = None if reached is None else self._who_gives_way(reached, host, now_us)
+        if reached is not None and giving_way is None:
+            return REFUSE
+        if (
+            len(self.half_open) >= settings.maximum_half_open
+            or len(self._half_open_per_host.get(host, ())) >= settings.maximum_half_open_per_address
+        ):
+            return COOKIE
+        if giving_way is not None:
+            if giving_way not in self.half_open:
+                return COOKIE  # what is proven gives way to nothing that is not
+            self.make_room(host, settings, now_us)
+        return REMEMBER
+
+    def make_room(self, host: str, settings: Settings, now_us: int) -> None:
+        """See that one more connection is within the limits; ``ConnectionRefused`` if nothing gives way."""
+        while (reached := self._limit_reached(host, settings)) is not None:
+            connection = self._who_gives_way(reached, host, now_us)
+            if connection is None:
+                raise ConnectionRefused(f"{reached} is {getattr(settings, reached)}")
+            self._evict(connection)
+
+    def _limit_reached(self, host: str, settings: Settings) -> str | None:
+        """The name of a limit that forbids one more connection."""
+        if len(self._connections) >= settings.maximum_connections:
+            return "maximum_connections"
+        if self._per_host.get(host, 0) >= settings.maximum_connections_per_address:
+            return "maximum_connections_per_address"
+        return None
+
+    def _who_gives_way(self, reached: str, host: str, now_us: int) -> Connection | None:
+        only_host = None if reached == "maximum_connections" else host
+        half_open = self.half_open if only_host is None else self._half_open_per_host.get(host, {})
+        for connection in half_open:
+            return connection
+        found = self._longest_silent(only_host, now_us)
+        if found is None and now_us >= self._searched_us + SEARCH_US:
+            self._searched_us = now_us
+            self._silent = [connection for connection in self._connections.values() if is_silent(connection, now_us)]
+            self._silent.sort(key=lambda connection: -connection.heard_us)
+            found = self._longest_silent(only_host, now_us)
+        return found
+
+    def _longest_silent(self, only_host: str | None, now_us: int) -> Connection | None:
+        """Of those that the last search has found, and that are silent still."""
+        silent = self._silent
+        for place in reversed(range(len(silent))):
+            connection = silent[place]
+            if not is_silent(connection, now_us):
+                del silent[place]
+            elif only_host is None or connection.address[0] == only_host:
+                return connection
+        return None
+
+
+def is_silent(connection: Connection, now_us: int) -> bool:
+    """Whether the peer of a connection was not heard for longer than keepalives allow."""
+    keepalive_us = connection.keepalive_us
+    return (
+        keepalive_us is not None
+        and connection.state == CONNECTED
+        and now_us > connection.heard_us + SILENT_INTERVALS * keepalive_us
+    )
+
+
+def end_silent(connection: Connection) -> None:
+    """A silent connection has given way; its owner hears that the peer does not answer."""
+    connection.abort(TIMED_OUT)
