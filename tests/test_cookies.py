@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import pytest
-from twisted.internet import error
+import pytest_twisted
+from twisted.internet import error, reactor
 
-from tests.support import CLIENT, PORT, SERVER, Accepting, ScriptedClient, ScriptedPeer, Stream
-from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
+from tests.support import CLIENT, PORT, SERVER, Accepting, ScriptedClient, ScriptedPeer, Stream, pause, until
+from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint, listenUTP
 from txutp.core.cookies import EARLY, NOTHING, PROOF, SynCookies
 from txutp.core.packet import ST_DATA, ST_FIN, ST_RESET, ST_STATE, Packet
 from txutp.testing import Link, Network
@@ -271,3 +274,50 @@ def test_honest_clients_connect_in_a_flood(forged_host: str, loss: float) -> Non
     assert [bytes(stream.received) for stream in accepting.made].count(b"hello") >= 57
     assert ports[0].stats().cookies_sent > 10_000  # type: ignore[attr-defined]
     assert ports[0].stats().half_open <= 1_000  # type: ignore[attr-defined]
+
+
+FLOOD = """
+import random, socket, struct, sys, time
+
+forged = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+forged.bind((sys.argv[1], 0))
+forged.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+numbers, began, sent = random.Random(1), time.monotonic(), 0
+while (passed := time.monotonic() - began) < 30:
+    while sent < passed * 4_000:
+        header = struct.pack(">BBHIIIHH", 0x41, 0, numbers.randrange(65536), 1, 0, 1 << 20, numbers.randrange(65536), 0)
+        forged.sendto(header, ("127.0.0.1", int(sys.argv[2])))
+        sent += 1
+    time.sleep(0.001)
+"""
+
+VICTIM = "127.0.0.77"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_flood_over_loopback_keeps_nobody_out() -> None:
+    """4,000 forged SYNs a second from the address of the honest clients; a stream goes on meanwhile."""
+    accepting, connecting = Accepting(), Accepting()
+    settings = Settings(maximum_half_open=200)
+    port = listenUTP(reactor, 0, accepting, interface="127.0.0.1", settings=settings)
+    where = "127.0.0.1", port.getHost().port
+    stream = await UTPClientEndpoint(reactor, *where).connect(connecting)
+    flood = subprocess.Popen([sys.executable, "-c", FLOOD, VICTIM, str(where[1])])
+    try:
+        await until(lambda: port.stats().cookies_sent > 4_000, 20)
+        stream.transport.write(bytes(1_000_000))
+        clients = []
+        for _ in range(20):
+            endpoint = UTPClientEndpoint(reactor, *where, timeout=5, bindAddress=VICTIM)
+            clients.append(await endpoint.connect(connecting))
+            clients[-1].transport.write(b"hello")
+        await until(lambda: [bytes(made.received) for made in accepting.made].count(b"hello") == 20, 5)
+        await until(lambda: any(len(made.received) == 1_000_000 for made in accepting.made), 10)
+        assert port.stats().half_open <= 200
+    finally:
+        flood.kill()
+        flood.wait()
+        for made in connecting.made:
+            made.transport.abortConnection()  # type: ignore[union-attr]
+        await port.stopListening()
+        await pause(0.1)

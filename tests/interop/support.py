@@ -65,6 +65,15 @@ def tally_of(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
+async def is_probed(stream: Stream) -> bool:
+    """Leave a connection alone for a few seconds; whether its peer has answered a probe of ours meanwhile."""
+    for _ in range(50):
+        if stream.transport._connection.answers_probes:  # type: ignore[union-attr]
+            return True
+        await deferLater(reactor, 0.1)
+    return False
+
+
 class Moment:
     """Something that happens once. Any number may await it, before or after it happened."""
 

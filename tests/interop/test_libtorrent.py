@@ -17,7 +17,19 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 
-from .support import HERE, HOST, ROOT, TRANSPORT, Program, running, seeded_bytes, tally_of, within
+from .support import (
+    HERE,
+    HOST,
+    ROOT,
+    TRANSPORT,
+    Program,
+    connected,
+    is_probed,
+    running,
+    seeded_bytes,
+    tally_of,
+    within,
+)
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -213,3 +225,23 @@ async def test_leecher_fetches_from_seeder(tmp_path: Path, content: Path, torren
             await leecher.finished()
 
     assert tally_of(output.read_bytes()) == tally_of(content.read_bytes())
+
+
+@pytest.mark.skipif(TRANSPORT != "utp", reason="The kernel probes for TCP.")
+@pytest_twisted.ensureDeferred
+@within(seconds=LIMIT_SECONDS)
+async def test_libtorrent_answers_a_probe(content: Path, torrent: Path) -> None:
+    """It closes connections that belong to no torrent, so we introduce ourselves first."""
+    from bencode2 import bdecode, bencode
+
+    info_hash = hashlib.sha1(bencode(bdecode(torrent.read_bytes())[b"info"])).digest()
+    handshake = b"\x13BitTorrent protocol" + bytes(8) + info_hash + b"-TX0001-012345678901"
+    async with (
+        running(*PEER, "seed", str(torrent), str(content.parent)) as seed,
+        connected((await seed.result())["port"]) as stream,
+    ):
+        stream.transport.write(handshake)  # type: ignore[union-attr]
+        await stream.has_begun
+        assert await is_probed(stream)
+        assert not stream.is_lost.has_come
+        await stream.close()

@@ -11,8 +11,22 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 
-from .support import HERE, TRANSPORT, Program, Stream, connected, listening, running, seeded_bytes, tally_of, within
+from .support import (
+    HERE,
+    TRANSPORT,
+    Program,
+    Stream,
+    connected,
+    is_probed,
+    listening,
+    running,
+    seeded_bytes,
+    tally_of,
+    within,
+)
 
 pytestmark = [
     pytest.mark.interop,
@@ -94,3 +108,25 @@ async def test_both_directions_at_once(node: list[str], role: str) -> None:
     ours, _ = greetings(role)
     assert result["received"] == tally_of(ours + data)
     assert stream.received == result["sent"]
+
+
+@pytest.mark.parametrize("role", ["we connect", "they connect"])
+@pytest_twisted.ensureDeferred
+@within(seconds=20)
+async def test_a_probe_is_answered_and_not_delivered(node: list[str], role: str) -> None:
+    """So a peer that is gone is found; what follows arrives as before."""
+    data = seeded_bytes(SOME_BYTES)
+
+    async with met(node, role, "echo") as (stream, peer):
+        await stream.has_begun
+        assert await is_probed(stream)
+        stream.transport.write(data)
+        length = len(GREETING) + len(data)
+        while stream.received["bytes"] < length:
+            await deferLater(reactor, 0.01)
+        await stream.close()
+        result = await peer.result()
+
+    ours, theirs = (GREETING, b"") if role == "we connect" else (b"", GREETING)
+    assert stream.received == tally_of(theirs + ours + data)
+    assert result["received"] == tally_of(ours + data)

@@ -13,8 +13,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError, TimeoutError
+from twisted.internet.task import deferLater
 
 from .support import (
     HERE,
@@ -24,6 +26,7 @@ from .support import (
     Program,
     Stream,
     connected,
+    is_probed,
     listening,
     running,
     seeded_bytes,
@@ -324,3 +327,25 @@ async def test_connect_to_a_port_that_does_not_speak_utp() -> None:
 
         with pytest.raises((ConnectionRefusedError, TimeoutError)):
             await stack.enter_async_context(connected(silent.getsockname()[1], timeout_seconds=2))
+
+
+@pytest.mark.skipif(TRANSPORT != "utp", reason="The kernel probes for TCP.")
+@pytest_twisted.ensureDeferred
+@within(seconds=20)
+async def test_a_probe_is_answered_and_not_delivered(node: list[str], role: str) -> None:
+    """So a peer that is gone is found; what follows arrives as before."""
+    data = seeded_bytes(SOME_BYTES)
+
+    async with met(node, role, "echo") as (stream, peer):
+        await stream.has_begun
+        assert await is_probed(stream)
+        stream.transport.write(data)
+        length = len(GREETING) + len(data)
+        while stream.received["bytes"] < length:
+            await deferLater(reactor, 0.01)
+        await stream.close()
+        result = await peer.result()
+
+    ours, theirs = (GREETING, b"") if role == "we connect" else (b"", GREETING)
+    assert stream.received == tally_of(theirs + ours + data)
+    assert result["received"] == tally_of(ours + data)

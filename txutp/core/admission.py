@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from txutp.core.connection import CONNECTED, TIMED_OUT, Connection
-from txutp.core.settings import SECOND_US, Settings
+from txutp.core.settings import Settings
+from txutp.core.units import SECOND_US
 from txutp.core.tombstones import Key
 
 # Keepalive intervals of silence after which a connection gives way.  A peer that answers probes was given up before,

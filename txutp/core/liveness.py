@@ -28,7 +28,7 @@ from txutp.core.batch import Address
 from txutp.core.flow import NEVER_US
 from txutp.core.sending import SendBuffer
 from txutp.core.sequence import MASK16, MASK32
-from txutp.core.settings import SECOND_US
+from txutp.core.units import SECOND_US
 
 # Keepalive interval of connections that ask for keepalives where the settings have none, as libutp's.
 KEEPALIVE_US = 29 * SECOND_US
@@ -66,19 +66,19 @@ KNOWN, SUSPECTED, PROVEN = range(3)
 class Liveness:
     """What one connection knows of the presence of its peer."""
 
-    __slots__ = ("_answers_probes", "_last_received_us", "_last_sent_us", "_probe_us", "_probes")
+    __slots__ = ("_last_received_us", "_last_sent_us", "_probe_us", "_probes", "answers_probes")
 
     def __init__(self) -> None:
         self._last_sent_us = 0
         self._last_received_us = 0
-        self._answers_probes = False  # the peer has answered one
+        self.answers_probes = False  # the peer has answered one
         self._probes = 0  # unanswered ones since the peer was heard; ever, as long as it has not answered any
         self._probe_us = NEVER_US  # when a peer that has not answered any yet is tried again
 
     @property
     def is_on_trial(self) -> bool:
         """Whether the peer has left so many probes unanswered that the next timer means its end."""
-        return self._answers_probes and self._probes >= PROBES
+        return self.answers_probes and self._probes >= PROBES
 
     @property
     def heard_us(self) -> int:
@@ -90,7 +90,7 @@ class Liveness:
         sent_deadline_us = self._last_sent_us + keepalive_us
         if not may_probe:
             return sent_deadline_us
-        if not self._answers_probes:
+        if not self.answers_probes:
             deadline_us = min(sent_deadline_us, self._probe_us)
             if not self._probes:
                 deadline_us = min(deadline_us, max(self._last_sent_us, self._last_received_us) + TRIAL_US)
@@ -106,7 +106,7 @@ class Liveness:
         """
         if not may_probe:
             return KEEPALIVE
-        if not self._answers_probes:
+        if not self.answers_probes:
             return PROBE if self._probes < TRIALS else KEEPALIVE
         if self.is_on_trial:
             return GIVE_UP
@@ -118,7 +118,7 @@ class Liveness:
 
     def _on_probe_sent(self, now_us: int) -> None:
         self._probes += 1
-        if not self._answers_probes:
+        if not self.answers_probes:
             self._probe_us = now_us + (TRIAL_US << self._probes) if self._probes < EARLY_TRIALS else NEVER_US
 
     def _on_probe_refused(self) -> None:
@@ -128,8 +128,8 @@ class Liveness:
     def _on_heard(self, is_answer: bool) -> None:
         """The peer said something after a probe; ``is_answer`` if it is what a probe draws."""
         if is_answer:
-            self._answers_probes = True
-        if self._answers_probes:
+            self.answers_probes = True
+        if self.answers_probes:
             self._probes = 0
 
 

@@ -161,9 +161,9 @@ class Multiplexer:
         self.touch(connection)
         if connection.state != CONNECTED or not from_peer:
             return
-        _, _, _, timestamp_us, _, _, sequence, _ = HEADER.unpack_from(datagram)
+        _, _, connection_id, timestamp_us, _, _, sequence, _ = HEADER.unpack_from(datagram)
         sent_us = sent_us_of(connection, connection.sending, sequence, timestamp_us)
-        if sent_us is None:
+        if sent_us is None or connection_id != connection.send_id:
             return
         # The port is open for all connections to it, or for none: one may be quoted first, another one later.
         others = [
