@@ -194,6 +194,20 @@ def test_a_socket_that_never_runs_dry_does_not_put_the_judgement_off_for_ever() 
     assert turns[0] < 50
 
 
+def test_a_peer_that_spoke_before_the_last_probe_was_judged_is_heard() -> None:
+    """The path is back when we are stopped, right after the last probe that a silent peer gets."""
+    pair = Pair(settings=Settings(keepalive_us=None), server_settings=Settings())
+    pair.run(20)
+    pair.up.loss = pair.down.loss = 1.0
+    assert pair.run(60, until=lambda: pair.server.connection.is_on_trial)
+    pair.up.loss = pair.down.loss = 0.0
+    pair.network.call_at(pair.network.now_us + 5_000_000, lambda: pair.client.transport.write(b"here"))
+    pause(pair.network, SERVER, 10)
+    pair.run(100)
+    assert not pair.server.lost
+    assert not pair.client.lost
+
+
 def test_timers_that_judge_nobody_do_not_wait() -> None:
     """A keepalive rings once."""
     pair = Pair(settings=Settings(keepalive_us=1_000_000))
