@@ -335,6 +335,7 @@ class SimulatedReactor:
         self.host = host
         self._clock_offset_us = clock_offset_us
         self._clock_rate = 1 + clock_drift_ppm / 1_000_000
+        self._wall_offset_us = 0
         self._calls: dict[DelayedCall, None] = {}
         self._next_port = FIRST_EPHEMERAL_PORT
 
@@ -352,7 +353,17 @@ class SimulatedReactor:
     # IReactorTime
 
     def seconds(self) -> float:
-        return self.network.now_us / MICROSECONDS
+        return (self.network.now_us + self._wall_offset_us) / MICROSECONDS
+
+    def set_wall_clock(self, seconds: float) -> None:
+        """Set the wall clock of this host forward, or back if ``seconds`` is negative.
+
+        Twisted's reactors time their calls by it, so those under way come sooner, or later.  The monotonic clock goes
+        on as before.
+        """
+        self._wall_offset_us += round(seconds * MICROSECONDS)
+        for call in self._calls:
+            self._schedule(call)
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kw: Any) -> DelayedCall:
         call = DelayedCall(self.seconds() + delay, callable, args, kw, self._cancelled, self._schedule, self.seconds)
@@ -364,16 +375,19 @@ class SimulatedReactor:
 
     def _schedule(self, call: DelayedCall) -> None:
         self._calls[call] = None
-        # rounded up, so that a call is never early
-        at_us = max(-int(-call.getTime() * MICROSECONDS // 1), self.network.now_us)
+        at_us = max(self._due_us(call), self.network.now_us)
         self.network.call_at(at_us, lambda: self._run(call, at_us))
 
+    def _due_us(self, call: DelayedCall) -> int:
+        """When a call is due, by the network's time; rounded up, so that it is never early."""
+        return -int(-call.getTime() * MICROSECONDS // 1) - self._wall_offset_us
+
     def _run(self, call: DelayedCall, at_us: int) -> None:
-        if call not in self._calls:  # cancelled
+        if call not in self._calls:  # cancelled, or it was called when the clock was set
             return
         if call.delayed_time:
             call.activate_delay()
-        if max(-int(-call.time * MICROSECONDS // 1), 0) > at_us:
+        if self._due_us(call) > at_us:
             self._schedule(call)
             return
         del self._calls[call]
