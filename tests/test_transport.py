@@ -90,6 +90,50 @@ def test_lose_connection_waits_for_a_producer() -> None:
     assert pair.client.lost_type is error.ConnectionDone
 
 
+@pytest.mark.parametrize("protocol", [Stream, HalfStream])
+def test_the_end_of_the_peers_stream_does_not_cut_a_producer_off(protocol: type[Stream]) -> None:
+    """A request ends with a half close; a producer writes the answer bit by bit, behind a call of loseConnection."""
+
+    class Answering(protocol):  # type: ignore[misc,valid-type]
+        def dataReceived(self, data: bytes) -> None:
+            super().dataReceived(data)
+            self.producer = Producer(self.transport, 20, streaming=True, size=2_000)
+            self.transport.loseConnection()
+            self.write_on()
+
+        def write_on(self) -> None:
+            producer = self.producer
+            producer.blocks -= 1
+            self.transport.write(pattern(producer.size, producer.blocks))
+            if producer.blocks:
+                pair.server_reactor.callLater(0.1, self.write_on)
+            else:
+                self.transport.unregisterProducer()
+
+    pair = Pair(protocol=HalfStream, wait=False)
+    pair.accepting.protocol = Answering
+    assert pair.run(1, until=lambda: bool(pair.connecting.made))
+    pair.client.transport.write(b"GET")
+    pair.client.transport.loseWriteConnection()
+    assert pair.run(60, until=lambda: pair.client.read_lost == 1)
+    assert pair.client.received == b"".join(pattern(2_000, number) for number in reversed(range(20)))
+    pair.client.transport.loseConnection()
+    assert pair.run(60, until=lambda: bool(pair.client.lost and pair.server.lost))
+    assert pair.client.lost_type is pair.server.lost_type is error.ConnectionDone
+
+
+def test_a_producer_that_waits_for_ever_ends_with_the_peer() -> None:
+    """Its transport was closed, and the peer goes: keepalives tell that, and the producer is stopped."""
+    pair = Pair()
+    producer = Producer(pair.client.transport, 40, streaming=True)
+    pair.client.transport.loseConnection()
+    pair.run(1)
+    pair.server.transport.loseConnection()
+    assert pair.run(120, until=lambda: bool(pair.client.lost))
+    assert pair.server.lost_type is error.ConnectionDone
+    assert producer.calls[-1] == "stop"
+
+
 def test_a_second_producer_is_refused_and_a_late_one_is_stopped() -> None:
     pair = Pair()
     Producer(pair.client.transport, 1_000, streaming=True)

@@ -143,9 +143,6 @@ class UTPTransport:
             if not untimely and (connection.state != CLOSED or connection.close_reason != DONE):
                 self._end_told = True
                 self._peer_ended()
-            if self.disconnecting and self.producer is not None:
-                # nobody is left for whom the producer could go on
-                self._close_connection()
 
         # our own half has ended
         if self._write_ending and not self._write_ended_told and connection.fin_sequence is not None:
