@@ -248,6 +248,23 @@ def test_late_packets_meet_a_tombstone() -> None:
     assert len(scene.accepting.made) == 1
 
 
+def test_a_late_fin_is_not_acknowledged_where_data_before_it_is_missing() -> None:
+    """An ack of the FIN would say that the data arrived, and nobody is left who could take it when it comes again."""
+    scene = ScriptedClient()
+    scene.server.transport.loseConnection()
+    scene.run(0.001)
+    (fin,) = scene.peer.take()
+    scene.peer.state(ack_nr=fin.seq_nr)
+    scene.run(5)
+    assert scene.server.lost_type is error.ConnectionDone
+    scene.peer.take()
+
+    scene.peer.sequence += 1  # of DATA that was lost
+    scene.peer.fin(ack_nr=fin.seq_nr)
+    scene.run(0.001)
+    assert [packet.type for packet in scene.peer.take()] == [ST_RESET]
+
+
 def test_a_fin_that_comes_after_we_stopped_waiting_is_acknowledged() -> None:
     scene = ScriptedClient(settings=Settings(close_timeout_us=500_000, keepalive_us=None))
     scene.server.transport.loseConnection()

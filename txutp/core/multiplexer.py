@@ -419,9 +419,10 @@ class Multiplexer:
         if past is None:
             self._reset(address, connection_id, sequence, now_us)
             return
-        is_new = 0 < (sequence - past.ack & MASK16) < 0x8000
-        if kind == ST_DATA and is_new:
-            # It writes on, and nobody will ever read that: better it knows.
+        ahead = sequence - past.ack & MASK16
+        is_new = 0 < ahead < 0x8000
+        if is_new and (kind == ST_DATA or (kind == ST_FIN and ahead > 1)):
+            # It writes on, or something is missing before its FIN; nobody will ever read that: better it knows.
             self._reset(address, connection_id, sequence, now_us)
         elif kind != ST_STATE:
             # its FIN may come only now, behind what we know
