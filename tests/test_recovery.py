@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import Pair, ScriptedClient
 from tests.test_transfer import SEGMENT, first_unacked, lossy_sender, pattern
-from txutp import Ledbat, Settings
+from txutp import Ledbat, LedbatPlusPlus, Settings
 from txutp.core.flow import MAXIMUM_TAIL_PROBES
 from txutp.core.packet import ST_DATA, Packet
 from txutp.testing import Datagram, Link
@@ -177,3 +177,20 @@ def test_nothing_of_a_probe_of_the_tail_counts_as_a_cut() -> None:
     scene.run(0.001)
     assert window(scene) >= before
     assert scene.server.connection.sending.spurious_segments == 0
+
+
+@pytest.mark.parametrize("controller", [Ledbat, LedbatPlusPlus])
+@pytest.mark.parametrize("rate", [12_000, 20_000, 40_000])
+def test_tail_probes_do_not_hide_that_packets_take_longer_than_the_handshake(controller: type, rate: int) -> None:
+    """On a slow link a packet takes far longer than the SYN did, and what was probed is no sample of it."""
+    pair = Pair(Link(delay_us=5_000, rate_bytes_per_second=rate), settings=Settings(congestion=controller))
+    pair.client.transport.write(bytes(rate * 40))
+    queue_us = []
+    for _ in range(30):
+        pair.run(1)
+        queue_us.append(pair.up.queue_delay_us)
+    stats = pair.client.transport.stats()
+    assert len(pair.server.received) > 0.9 * 30 * rate
+    assert max(queue_us) < 1_000_000
+    assert stats.segs_retrans < 10
+    assert stats.rtt > 1_382 / rate * 1_000

@@ -226,8 +226,7 @@ class Flow(SendBuffer):
         round_trip = self.round_trip
         if self._probes >= MAXIMUM_TAIL_PROBES or self.backoff or not round_trip.smoothed_us:
             return NEVER_US
-        wait_us = round_trip.probe_timeout_us() << self._probes
-        return max(self._timer_started_us, self._last_sent_us) + wait_us
+        return max(self._timer_started_us, self._last_sent_us) + round_trip.probe_timeout_us()
 
     @property
     def _persisting(self) -> bool:
@@ -414,6 +413,7 @@ class Flow(SendBuffer):
                     self._timer_started_us = now_us  # RFC 8985 7.3: the timeout counts from the first probe
                 self._probes += 1
                 self.probe_due = True
+                self.round_trip.unmeasured_probes += 1
             return False
         if self.lost_segments and not self.flight_bytes:
             # Our own socket takes nothing; that says nothing of the path.

@@ -8,17 +8,19 @@ INITIAL_TIMEOUT_US = 1_000_000  # RFC 6298 2.1
 
 # A tail probe waits two round trips and a little more, because a busy peer acknowledges late (RFC 8985 7.2).
 PROBE_MARGIN_US = 2_000
+MAXIMUM_PROBE_DOUBLINGS = 10
 
 
 class RoundTrip:
     """Smoothed round-trip time, its variation, and the timeouts that follow from them; all 0 before a sample."""
 
-    __slots__ = ("_full_size", "minimum_us", "smoothed_us", "variation_us")
+    __slots__ = ("_full_size", "minimum_us", "smoothed_us", "unmeasured_probes", "variation_us")
 
     def __init__(self) -> None:
         self.minimum_us = 0
         self.smoothed_us = 0
         self.variation_us = 0
+        self.unmeasured_probes = 0  # tail probes since the last sample
         self._full_size: DelayHistory | None = None
 
     @property
@@ -31,6 +33,7 @@ class RoundTrip:
         if sample_us < 1:
             sample_us = 1
         smoothed_us = self.smoothed_us
+        self.unmeasured_probes = 0
         if not smoothed_us:
             # RFC 6298 2.2
             self.smoothed_us = self.minimum_us = sample_us
@@ -54,8 +57,13 @@ class RoundTrip:
         return min(max(base_us, floor_us) << backoff, ceiling_us)
 
     def probe_timeout_us(self) -> int:
-        """How long to wait before the tail of what is in flight is probed (RFC 8985 7.2)."""
-        return 2 * self.smoothed_us + max(self.variation_us, PROBE_MARGIN_US)
+        """How long to wait before the tail of what is in flight is probed (RFC 8985 7.2).
+
+        It doubles with each probe until a round trip is measured again (Karn's rule for timeouts, RFC 6298 5): a path
+        that has become slower would see a probe of every packet, and none of them would be a sample.
+        """
+        wait_us = 2 * self.smoothed_us + max(self.variation_us, PROBE_MARGIN_US)
+        return wait_us << min(self.unmeasured_probes, MAXIMUM_PROBE_DOUBLINGS)
 
     def reordering_window_us(self, quarters: int = 1) -> int:
         """By how much a later packet may overtake an earlier one before that one is lost (RFC 8985 6.2)."""
