@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.internet import error
 from twisted.internet.protocol import DatagramProtocol
 
 from tests.support import CLIENT, PORT, SERVER, HalfStream, Pair, ScriptedClient, ScriptedServer
@@ -13,7 +14,8 @@ from tests.test_transfer import pattern
 from txutp import Settings, UTPClientEndpoint
 from txutp.core.connection import STATE_REPEATS
 from txutp.core.packet import ST_DATA, ST_FIN, ST_STATE
-from txutp.testing import Network
+from txutp.protocol import UTPProtocol
+from txutp.testing import Link, Network
 
 BLOCKED_SECONDS = 400
 
@@ -185,3 +187,29 @@ def test_every_connection_of_a_full_socket_goes_on_afterwards(connections: int) 
     blocked.end()
     pair.run(60)
     assert [bytes(stream.received) for stream in pair.accepting.made] == [pattern(5_000)] * connections
+
+
+@pytest.mark.parametrize("delay_us", [1_000, 250_000])
+def test_a_fin_that_leaves_behind_the_applications_back_settles_once(delay_us: int) -> None:
+    """Its stream was ended while the socket was full, and the application has gone before the FIN could leave."""
+    pair = Pair(Link(delay_us=delay_us))
+    port = pair.client.transport._utp.transport
+    port.refusing = True
+    pair.client.transport.loseWriteConnection()
+    pair.server.transport.loseConnection()
+    assert pair.run(60, until=lambda: bool(pair.client.lost))
+    assert pair.server.lost == []
+    rings = 0
+    settle_now = UTPProtocol._settle_now
+
+    def counted(utp: UTPProtocol) -> None:
+        nonlocal rings
+        rings += 1
+        assert rings < MOST_RINGS
+        settle_now(utp)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(UTPProtocol, "_settle_now", counted)
+        port.refusing = False
+        assert pair.run(10, until=lambda: bool(pair.server.lost))
+    assert pair.client.lost_type is pair.server.lost_type is error.ConnectionDone

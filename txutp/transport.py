@@ -159,8 +159,8 @@ class UTPTransport:
     def refill(self) -> None:
         """More may leave: let a waiting producer write if little is left."""
         connection = self._connection
-        if connection is None:
-            return
+        if connection is None or not self.connected:
+            return  # what still leaves is only about our FIN, behind the application's back
         if self._write_ending and not self._write_ended_told and connection.fin_sequence is not None:
             # our FIN has just left; the protocol hears of it in the next round
             self._utp.touch(connection)
