@@ -22,8 +22,9 @@ BLOCKED_SECONDS = 400
 # The other side does not take our silence for our end.
 PATIENT = Settings(keepalive_us=None, maximum_timeouts=50)
 
-# Back-off makes of every timer a few rings in all that time, and a keepalive rings once.
-MOST_RINGS = 40
+# Back-off makes of every timer a few rings in all that time, and a keepalive rings once.  A timer that judges a peer's
+# silence rings twice, for what the peer has said is read in between.
+MOST_RINGS = 60
 
 
 class Blocked:
