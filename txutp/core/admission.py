@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from txutp.core.connection import CONNECTED, TIMED_OUT, Connection
 from txutp.core.settings import Settings
-from txutp.core.units import SECOND_US
 from txutp.core.tombstones import Key
+from txutp.core.units import SECOND_US
 
 # Keepalive intervals of silence after which a connection gives way.  A peer that answers probes was given up before,
 # and most others send keepalives of their own.

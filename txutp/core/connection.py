@@ -62,7 +62,6 @@ from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
 from txutp.core.sequence import MASK16, MASK32, signed32, unwrap
 from txutp.core.settings import Settings
 from txutp.core.stats import ConnectionStats
-from txutp.core.units import SECOND_US
 
 SYN_SENT, SYN_RECEIVED, CONNECTED, CLOSED = range(4)
 STATE_NAMES = ("SYN_SENT", "SYN_RECEIVED", "CONNECTED", "CLOSED")
