@@ -61,12 +61,12 @@ RUNS = {
 PINNED = {
     "buffer bloat": (2898, 2892, 0, 0, 17156),
     "local network": (2897, 2886, 0, 0, 339),
-    "straw": (2995, 2869, 98, 0, 6057),
-    "satellite": (2897, 2719, 0, 0, 8465),
-    "flaky wifi": (2949, 2837, 52, 0, 6091),
-    "buffer bloat, ledbat++": (2897, 2891, 0, 0, 17797),
-    "buffer bloat, ledbat": (2897, 2891, 0, 0, 16667),
-    "flaky wifi, ledbat": (2963, 2867, 66, 0, 6386),
+    "straw": (2996, 2870, 98, 0, 6057),
+    "satellite": (2898, 2720, 0, 0, 8465),
+    "flaky wifi": (2952, 2848, 54, 0, 6360),
+    "buffer bloat, ledbat++": (2898, 2892, 0, 0, 17797),
+    "buffer bloat, ledbat": (2898, 2892, 0, 0, 16668),
+    "flaky wifi, ledbat": (2967, 2856, 69, 0, 6364),
 }
 
 
