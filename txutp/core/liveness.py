@@ -129,6 +129,7 @@ class Liveness:
         """The peer said something after a probe; ``is_answer`` if it is what a probe draws."""
         if is_answer:
             self.answers_probes = True
+            self._probe_us = NEVER_US
         if self.answers_probes:
             self._probes = 0
 
