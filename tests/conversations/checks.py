@@ -1,6 +1,6 @@
-"""What holds of every conversation, whatever its path does.
+"""The checks of a conversation; they hold whatever its path does.
 
-Ends that are sad but no failures are counted by name, and explained in ``docs/conversations.md``.
+``ending_of`` names each end, also those that are sad but no failures; ``docs/conversations.md`` explains these.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESET_TEXT = "reset"
 
 
 def mark_of(talk: tuple[Speaker, Speaker]) -> tuple[Any, ...]:
-    """What changes when a talk moves."""
+    """Numbers of both ends, of which at least one changes when a talk moves."""
     marks: list[Any] = []
     for speaker in talk:
         marks += [speaker.made, len(speaker.received), speaker.ends_of_peer, len(speaker.reasons), speaker.refused]
@@ -65,7 +65,7 @@ def judge_stillness(stage: Any, number: int) -> None:
 
 
 def check_speakers(stage: Any, outcome: Any) -> None:
-    """What both ends of each talk did and heard."""
+    """Check both ends of each talk, and count its bytes and its end."""
     for client, server in stage.speakers:
         for speaker in (client, server):
             stage.failures += speaker.complaints
@@ -77,7 +77,7 @@ def check_speakers(stage: Any, outcome: Any) -> None:
 
 
 def told_wrongly(speaker: Speaker) -> list[str]:
-    """What was said too often, too seldom, or with other bytes."""
+    """Complaints about events that came too often or never, and about wrong bytes."""
     wrong = []
     peer = speaker.peer
     if speaker.received != peer.payload[: len(speaker.received)] or len(speaker.received) > peer.written_bytes:
@@ -94,7 +94,7 @@ def told_wrongly(speaker: Speaker) -> list[str]:
 
 
 def lies_of(speaker: Speaker, is_calm: bool) -> list[str]:
-    """What it was told of its end, and is not so."""
+    """Complaints about the reason that a speaker was given for its end, if it is not true."""
     if speaker.refused is not None and speaker.part.ending != DESTROY:
         return [] if not is_calm else refusals_in_calm(speaker)
     if not speaker.reasons:

@@ -1,4 +1,4 @@
-"""Runs the program of a seed on a simulated network, and looks on: ``play`` returns what it came to."""
+"""Runs the program of a seed on a simulated network and checks it meanwhile: ``play`` returns an ``Outcome``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ REST_SECONDS = 300
 
 @dataclass
 class Outcome:
-    """What a conversation came to."""
+    """The result of a conversation: its failures, how much it carried, and how its connections ended."""
 
     seed: int
     failures: list[str] = field(default_factory=list)
@@ -282,7 +282,7 @@ class Stage:
     # -- running --
 
     def run(self) -> None:
-        """Until everybody knows of the end."""
+        """Run until every speaker has heard of its end."""
         network, program = self.network, self.program
         timeouts_us = [host.settings.maximum_timeout_us for host in (program.server, *program.clients.values())]
         still_us = STILL_TIMEOUTS * max(timeouts_us) + STILL_SECONDS * SECOND_US
@@ -324,7 +324,7 @@ class Stage:
                     self.failures.append(f"the counts of {connection} are wrong: {problem}")
 
     def rest(self) -> None:
-        """Everybody has gone: so has everything that was needed for them."""
+        """Stop listening, let the last acks come, and check that nothing is left."""
         network = self.network
         for port in network.ports.values():
             self._utps.add(port.protocol)
@@ -368,7 +368,7 @@ def play(seed: int, trace: Callable[[str], None] | None = None, program: Program
 
 
 def in_memory() -> Counter[str]:
-    """What of conversations is alive, of the objects that are not frozen."""
+    """Connections, transports, ports, sockets and reactors that are alive, by type; frozen objects do not count."""
     gc.collect()
     kinds = (Connection, UTPTransport, UTPProtocol, Socket, SimulatedReactor)
     return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))

@@ -1,4 +1,4 @@
-"""Many conversations, in several processes if asked, and what they came to together."""
+"""Runs many conversations, in several processes if asked, and adds their outcomes up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TooLong(BaseException):
 
 @dataclass
 class Total:
-    """What many conversations came to."""
+    """The sum of many outcomes."""
 
     runs: int = 0
     connections: int = 0
@@ -57,7 +57,7 @@ class Total:
 
 
 def run_seed(seed: int) -> Outcome:
-    """One conversation; whatever it raises is its failure."""
+    """Play one conversation; an exception is a failure of its seed."""
 
     def too_long(*arguments: Any) -> None:
         raise TooLong(f"it takes more than {CPU_SECONDS} s of CPU time")
@@ -93,7 +93,7 @@ def outcomes(seeds: Iterable[int], jobs: int) -> Iterator[Outcome]:
 
 
 def report(outcome: Outcome) -> None:
-    """What failed, and how to see it again."""
+    """Print the failures of a seed, and the command that plays it again."""
     print(f"seed {outcome.seed} failed; python -m tests.conversations --seed {outcome.seed} -v", flush=True)
     for failure in outcome.failures:
         print(f"    {failure}", flush=True)
