@@ -11,7 +11,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from tests.support import CLIENT, PORT, SERVER, HalfStream, Pair, ScriptedClient, ScriptedServer
 from tests.test_transfer import pattern
-from txutp import Settings, UTPClientEndpoint
+from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.connection import STATE_REPEATS
 from txutp.core.packet import ST_DATA, ST_FIN, ST_STATE
 from txutp.protocol import UTPProtocol
@@ -214,3 +214,20 @@ def test_a_fin_that_leaves_behind_the_applications_back_settles_once(delay_us: i
         port.refusing = False
         assert pair.run(10, until=lambda: bool(pair.server.lost))
     assert pair.client.lost_type is pair.server.lost_type is error.ConnectionDone
+
+
+def test_a_reset_that_waited_does_not_end_the_next_attempt() -> None:
+    """A server stops and listens again while its socket is full, and the peer repeats its SYN."""
+    scene = ScriptedClient(confirm=False)
+    blocked = Blocked(scene.network, SERVER)
+    scene.peer.syn(1_000, 5_000)
+    scene.run(1)
+    scene.ports[0].stopListening()
+    UTPServerEndpoint(scene.server_reactor, PORT).listen(scene.accepting)
+    scene.run(1)
+    scene.peer.syn(1_000, 5_000)
+    scene.run(1)
+    blocked.end()
+    scene.run(1)
+    (answer,) = scene.peer.take()
+    assert (answer.type, answer.ack_nr) == (ST_STATE, 5_000)

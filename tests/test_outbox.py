@@ -35,6 +35,7 @@ class Speaker:
     def __init__(self, name: int, says: list[tuple[int, int]], address: Any = HERE) -> None:
         self.name = name
         self.address = address
+        self.receive_id = name
         self.state = CONNECTED
         self.touched = False
         self.failures: list[int] = []

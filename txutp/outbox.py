@@ -136,7 +136,9 @@ class Outbox:
         self._blocked = False
         waiting, self._waiting = self._waiting, {}
         for connection in waiting:
-            self._multiplexer.touch(connection)
+            # the last words of one that has ended would be taken for those of its successor
+            if not self._multiplexer.has_successor(connection):
+                self._multiplexer.touch(connection)
 
     # -- bundles --
 

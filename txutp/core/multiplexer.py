@@ -113,6 +113,10 @@ class Multiplexer:
         """Incoming connections that did not prove their source yet."""
         return len(self._admission.half_open)
 
+    def has_successor(self, connection: Connection) -> bool:
+        """Whether the peer has begun another connection with the ids of this one, which has ended."""
+        return self._connections.get((connection.address, connection.receive_id), connection) is not connection
+
     def next_deadline_us(self) -> int | None:
         """When ``handle_timeouts`` wants to be called; None without any timer."""
         deadlines = self._deadlines
