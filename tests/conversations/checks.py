@@ -169,8 +169,10 @@ def check_nothing_is_left(stage: Any, utps: Iterable[UTPProtocol]) -> None:
         left += [f"call {call} on {name}" for call in network.reactor(name).getDelayedCalls()]
     for utp in utps:
         multiplexer = utp.multiplexer
-        tables = ("_connections", "_half_open", "_per_host", "_half_open_per_host", "_opening", "touched")
-        left += [f"{name} {getattr(multiplexer, name)}" for name in tables if getattr(multiplexer, name)]
+        tables = {name: getattr(multiplexer, name) for name in ("_connections", "_opening", "touched")}
+        admission = multiplexer._admission
+        tables |= {name: getattr(admission, name) for name in ("half_open", "_per_host", "_half_open_per_host")}
+        left += [f"{name} {table}" for name, table in tables.items() if table]
         if multiplexer.next_deadline_us() is not None:
             left.append(f"a deadline of {utp}")
     left += [f"{handle} goes on" for handle in _going_on if handle.reactor.network is network]
