@@ -30,7 +30,7 @@ PAGE = (ROOT / "docs" / "congestion.md").read_text(encoding="utf-8")
 COMMANDS = [
     line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()
 ]
-SMALL = ("profile-shallow", "tcp-reno-q40-together", "late-q40-1.5s", "router")
+SMALL = ("profile-shallow", "tcp-reno-q40-together", "late-q40-1.5s", "grid-queue1-8M-10ms", "router")
 TIMEOUT_SECONDS = 120
 
 SCENARIOS = "python -m benchmarks.scenarios"
