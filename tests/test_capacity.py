@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from benchmarks.scenarios.catalogue import SCENARIOS
@@ -201,6 +203,18 @@ def test_a_policer_on_a_lossy_path_is_found_all_the_same() -> None:
     path = Path(capacity=RATE, own_loss=0.05)
     shares = [path.interval(2 * RATE) for _ in range(60)]
     assert sum(shares[20:]) / len(shares[20:]) < 0.05 + 0.04
+
+
+def test_losses_that_come_and_go_whatever_the_rate_is_do_not_wear_the_rate_down() -> None:
+    """Reordering that is taken for loss, for example."""
+    chance = random.Random(1)
+    path = Path()
+    slowest = RATE
+    for _ in range(400):
+        path.own_loss = chance.choice([0.0, 0.0, 0.05, 0.1, 0.2])
+        path.interval(RATE)
+        slowest = min(slowest, path.overload.rate_limit or RATE)
+    assert slowest > 0.5 * RATE
 
 
 def test_what_arrived_late_was_not_lost() -> None:

@@ -22,6 +22,8 @@ EXCESS = 0.08  # share of an interval above the path's own that begins a limit
 LIMITED_EXCESS = 0.015  # ...and that lowers an existing one
 INDEPENDENT = 0.5  # of the share that began a limit: if that much is still lost, the rate is not the cause
 STEP = 0.95  # of what arrived is the new limit
+LEAST = 0.7  # of the first limit: if more than that is lost at less, the rate is not the cause either
+RESTING_INTERVALS = 32  # without a limit after one that did not help
 STEPS = 3  # intervals at a lower rate, before the loss counts as independent of it
 RISE = 0.02  # of the limit, after an interval without excess...
 CLEAN_INTERVALS = 4  # ...doubled with each after this number without a loss, above the limit that was too high
@@ -46,6 +48,7 @@ class Overload:
         "_acked_us",
         "_active_us",
         "_base_shares",
+        "_began_rate",
         "_began_share",
         "_burst_lost",
         "_calm_intervals",
@@ -53,6 +56,7 @@ class Overload:
         "_excessive",
         "_fell_from",
         "_lost_bytes",
+        "_resting_intervals",
         "burst_us",
         "rate_limit",
     )
@@ -66,6 +70,8 @@ class Overload:
         self._acked_us = 0  # the last acknowledgement
         self._base_shares: tuple[float, ...] = ()
         self._began_share = 0.0  # loss share that began the limit
+        self._began_rate = 0.0  # the limit as it began
+        self._resting_intervals = 0
         self._clean_intervals = 0
         self._fell_from = 0.0  # the limit that was too high
         self._excessive = False  # the last interval lost too much
@@ -128,20 +134,21 @@ class Overload:
     def _judge(self, share: float, rate: float) -> None:
         """Begin a limit at the second interval in a row with too much loss: the first may be an overshoot."""
         excess = share - self.base_share
-        if excess <= EXCESS:
+        if excess <= EXCESS or self._resting_intervals:
+            self._resting_intervals = max(self._resting_intervals - 1, 0)
             self._excessive = False
             self._remember(share)
         elif not self._excessive:
             self._excessive = True
         else:
             self._excessive = False
-            self.rate_limit = self._fell_from = STEP * rate
+            self.rate_limit = self._began_rate = self._fell_from = STEP * rate
             self._began_share = share
             self._base_shares = ()
             self._clean_intervals = 0
 
     def _adjust(self, share: float, rate: float) -> None:
-        """Move the limit to where next to nothing gets lost, or give it up."""
+        """Move the limit to where next to nothing gets lost, or give it up if that does not help."""
         excess = share - (self.base_share if len(self._base_shares) >= STEPS else 0.0)
         self._remember(share)
         if excess <= LIMITED_EXCESS:
@@ -150,8 +157,10 @@ class Overload:
             self._clean_intervals = 0
             self._fell_from = self.rate_limit
             self.rate_limit = min(self.rate_limit, STEP * rate)
-        if len(self._base_shares) >= STEPS and self.base_share > INDEPENDENT * self._began_share:
+        independent = len(self._base_shares) >= STEPS and self.base_share > INDEPENDENT * self._began_share
+        if independent or self.rate_limit < LEAST * self._began_rate:
             self.rate_limit = 0.0
+            self._resting_intervals = RESTING_INTERVALS
 
     def _raise(self, share: float, rate: float) -> None:
         doublings = max(self._clean_intervals - CLEAN_INTERVALS, 0)
