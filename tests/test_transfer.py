@@ -377,17 +377,35 @@ def test_a_refused_send_is_not_a_loss() -> None:
 
 @pytest.mark.parametrize("off", [1, 2, 1_000, -10, -1_000, 0x8000])
 def test_an_ack_out_of_range_changes_nothing(off: int) -> None:
-    """Beyond the last sent, or older than una - 1 - 3: window, delay and liveness stay as they were."""
+    """Beyond the last sent, or older than una - 1 - 3: window, delay and liveness stay as they were.
+
+    Data may have an older ack, but none that is older than what may be in flight.
+    """
     scene = lossy_sender(count=5)
     connection = scene.server.connection
     last_sent = scene.peer.ack + 5
     bad_ack = last_sent + off if off > 0 else scene.peer.ack + off
     before = watch(connection)
     scene.peer.state(ack_nr=bad_ack, wnd_size=1, timestamp_us=12345, timestamp_diff_us=99_000)
-    scene.peer.data(b"not ours", ack_nr=bad_ack)
+    if not -scene.settings.maximum_outstanding_packets < off < 0:
+        scene.peer.data(b"not ours", ack_nr=bad_ack)
     scene.run(0.001)
     assert watch(connection) == before
     assert scene.peer.take() == []
+
+
+@pytest.mark.parametrize("age", [5, 100, 949])
+def test_what_is_repeated_with_the_ack_of_its_first_time_arrives(age: int) -> None:
+    """Npm's utp repeats packets unchanged; of such a packet nothing but the data is news."""
+    scene = lossy_sender(count=5)
+    connection = scene.server.connection
+    before = watch(connection)
+    scene.peer.data(b"late", ack_nr=scene.peer.ack - age, wnd_size=1, timestamp_us=12345, timestamp_diff_us=99_000)
+    scene.peer.fin(ack_nr=scene.peer.ack - age)
+    scene.run(0.001)
+    assert bytes(scene.server.received) == b"late"
+    assert watch(connection)[:4] == before[:4]
+    assert [packet.ack_nr for packet in scene.peer.take()][-1] == scene.peer.sequence - 1
 
 
 def watch(connection: Connection) -> tuple[object, ...]:
