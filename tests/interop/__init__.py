@@ -1,1 +1,1 @@
-"""uTP between us and the others: libutp (through utp-native), libtorrent, and Wireshark's eyes."""
+"""uTP between us and other implementations: a matrix of peers and scenarios, and what Wireshark sees."""

@@ -1,12 +1,17 @@
 """The other side of the BitTorrent tests: libtorrent in a process of its own, over uTP only.
 
-    python libtorrent_peer.py seed FILE.torrent DIRECTORY
-    python libtorrent_peer.py fetch FILE.torrent DIRECTORY PORT
-    python libtorrent_peer.py find FILE.torrent DIRECTORY PORT
+    python libtorrent_peer.py seed FILE.torrent DIRECTORY [PORT] [OPTIONS]
+    python libtorrent_peer.py fetch FILE.torrent DIRECTORY [PORT] [OPTIONS]
+    python libtorrent_peer.py find FILE.torrent DIRECTORY PORT [OPTIONS]
 
-The last one is told only where a node of the DHT is, and has to find peers there.
+With a port it connects to that peer; the last one is told only where a node of the DHT is, and has to find
+peers there.  Options:
 
-Results are lines of JSON. {"port": P} comes first from a seed. One more line comes when a peer has
+    --host ADDRESS    where to listen, or where the peer is (127.0.0.1 unless told)
+    --stock-buffers   leave the buffers of the UDP socket as the system makes them
+    --until-lost      the first connection that ends is the end, and its result
+
+Results are lines of JSON. {"port": P} comes first without a port. One more line comes when a peer has
 fetched something and gone, or when the file is complete: whether the connection was uTP, how many
 connections there were, how they ended, and how many bytes of the file were sent. Then the program
 ends.
@@ -16,9 +21,9 @@ With TXUTP_INTEROP_TRANSPORT=tcp it is TCP only. That proves the tests themselve
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
 import time
 from typing import Any
 
@@ -26,7 +31,7 @@ import libtorrent
 
 OVER_UTP = os.environ.get("TXUTP_INTEROP_TRANSPORT", "utp") == "utp"
 
-HOST = "127.0.0.1"
+LOOPBACKS = ("127.0.0.1", "::1")
 POLL_SECONDS = 0.02
 
 # Flag of libtorrent's peer_info for a connection over uTP. Its Python binding has no name for it.
@@ -38,7 +43,6 @@ ENCRYPTION_DISABLED = 2
 SOCKET_BUFFER_BYTES = 4_000_000
 
 SETTINGS = {
-    "listen_interfaces": f"{HOST}:0",
     "enable_outgoing_utp": OVER_UTP,
     "enable_incoming_utp": OVER_UTP,
     "enable_outgoing_tcp": not OVER_UTP,
@@ -49,10 +53,10 @@ SETTINGS = {
     "enable_natpmp": False,
     "out_enc_policy": ENCRYPTION_DISABLED,
     "in_enc_policy": ENCRYPTION_DISABLED,
-    "recv_socket_buffer_size": SOCKET_BUFFER_BYTES,
-    "send_socket_buffer_size": SOCKET_BUFFER_BYTES,
     "alert_mask": libtorrent.alert.category_t.all_categories,
 }
+
+WIDE_BUFFERS = {"recv_socket_buffer_size": SOCKET_BUFFER_BYTES, "send_socket_buffer_size": SOCKET_BUFFER_BYTES}
 
 
 class Observer:
@@ -97,33 +101,61 @@ def print_line(result: dict[str, Any]) -> None:
     print(json.dumps(result), flush=True)
 
 
-def main(verb: str, torrent_path: str, directory: str, port: str = "0") -> None:
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What makes this session what the command line says."""
+    # A client leaves from the loopback interface only if that is where it goes.
+    ours = options.host if not options.port or options.host in LOOPBACKS else "0.0.0.0"
+    made = SETTINGS | {"listen_interfaces": f"[{ours}]:0" if ":" in ours else f"{ours}:0"}
+    if not options.stock_buffers:
+        made |= WIDE_BUFFERS
+    if options.verb == "find":
+        made |= {"enable_dht": True, "dht_bootstrap_nodes": f"{options.host}:{options.port}"}
+    return made
+
+
+def is_over(options: argparse.Namespace, observer: Observer) -> bool:
+    """Whether everything has happened that this program was started for."""
+    status = observer.torrent.status()
+    if options.until_lost:
+        return bool(observer.disconnections)
+    if options.verb == "seed":
+        return bool(status.total_payload_upload and not observer.torrent.get_peer_info())
+    return bool(status.is_seeding)
+
+
+def main() -> None:
     """Do one thing with one torrent."""
-    session = libtorrent.session(SETTINGS | {"enable_dht": verb == "find", "dht_bootstrap_nodes": f"{HOST}:{port}"})
-    parameters = libtorrent.load_torrent_file(torrent_path)
-    parameters.save_path = directory
+    parser = argparse.ArgumentParser()
+    parser.add_argument("verb", choices=["seed", "fetch", "find"])
+    parser.add_argument("torrent")
+    parser.add_argument("directory")
+    parser.add_argument("port", type=int, nargs="?", default=0)
+    parser.add_argument("--host", default=LOOPBACKS[0])
+    parser.add_argument("--stock-buffers", action="store_true")
+    parser.add_argument("--until-lost", action="store_true")
+    options = parser.parse_intermixed_args()
+
+    session = libtorrent.session(settings(options))
+    parameters = libtorrent.load_torrent_file(options.torrent)
+    parameters.save_path = options.directory
     torrent = session.add_torrent(parameters)
     observer = Observer(session, torrent)
     while not observer.port or torrent.status().state < libtorrent.torrent_status.downloading:
         observer.look()
+    while options.verb == "seed" and not torrent.status().is_seeding:
+        observer.look()
 
-    if verb == "seed":
-        while not torrent.status().is_seeding:
-            observer.look()
+    if not options.port:
         print_line({"port": observer.port})
-        while not torrent.status().total_payload_upload or torrent.get_peer_info():
-            observer.look()
+    elif options.verb == "find":
+        session.add_dht_node((options.host, options.port))
+        torrent.force_dht_announce()
     else:
-        if verb == "find":
-            session.add_dht_node((HOST, int(port)))
-            torrent.force_dht_announce()
-        else:
-            torrent.connect_peer((HOST, int(port)))
-        while not torrent.status().is_seeding:
-            observer.look()
-
+        torrent.connect_peer((options.host, options.port))
+    while not is_over(options, observer):
+        observer.look()
     print_line(observer.result())
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,7 +1,7 @@
-// The other side of the interop tests: libutp, through utp-native, doing one simple thing.
+// The other side of the interop tests in JavaScript, doing one simple thing.
 //
-//   node peer.js listen VERB [--bytes N] [--connections N] [--javascript]
-//   node peer.js connect PORT VERB [--bytes N] [--connections N] [--greeting TEXT] [--javascript]
+//   node peer.js listen VERB [OPTIONS]
+//   node peer.js connect PORT VERB [OPTIONS]
 //
 // VERB is what to do on each connection:
 //
@@ -10,13 +10,19 @@
 //   exchange    send N bytes and end, while reading until the other side ends
 //   send-close  send N bytes and close without waiting for anything
 //
-// With --javascript it is the package `utp` instead, an implementation of its own that knows no extensions
-// and no half close. TEXT is sent before that. Whoever connects should speak first: libutp as the one who connects sends
-// not a packet after the handshake until it has data, and as the one who listens cannot write before.
+// Options:
+//
+//   --library NAME    utp-native, which is libutp (unless told), or utp, which is JavaScript
+//   --bytes N         0 unless told
+//   --connections N   after so many (1 unless told) the program ends by itself
+//   --greeting TEXT   is sent first. The side that connects should speak first: libutp as the client sends no packet
+//                     after the handshake until it has data, and as the server it cannot write before it has read
+//   --host ADDRESS    where to listen, or where the other side listens (127.0.0.1 unless told)
+//   --port PORT       where to listen; a free port unless told
+//   --stock-buffers   leave the buffers of the UDP socket as the system makes them
 //
 // Results are lines of JSON. {"port": P} comes first if this side listens; then, for each connection
 // that has closed, what was received and sent, whether the other side ended properly, and the error.
-// After N connections (1 unless told) the program ends by itself.
 //
 // With TXUTP_INTEROP_TRANSPORT=tcp it speaks TCP. That proves the tests themselves.
 
@@ -25,7 +31,7 @@
 const { createHash, randomBytes } = require('crypto')
 const { parseArgs } = require('util')
 
-const HOST = '127.0.0.1'
+const LOOPBACK = '127.0.0.1'
 const CHUNK_BYTES = 64 * 1024
 
 // With the kernel's default buffer, libutp loses most of a burst and waits a second to repeat it.
@@ -94,25 +100,22 @@ function keepBooks (stream, onclose) {
   return tally
 }
 
-function listen (transport, start, connections) {
+function listen (library, start, connections, port, host) {
   let left = connections
-  const server = transport.createServer((stream) => {
+  const server = library.createServer((stream) => {
     const tally = keepBooks(stream, () => {
       if (--left === 0) server.close()
     })
     start(stream, tally)
   })
-  server.listen(0, HOST, () => {
-    transport.widen(server)
-    print({ port: server.address().port })
-  })
+  library.listen(server, port, host, () => print({ port: server.address().port }))
 }
 
-function connect (transport, start, connections, port) {
+function connect (library, start, connections, port, host) {
   let left = connections
-  const client = transport.createClient()
+  const client = library.createClient(host)
   for (let number = 0; number < connections; number++) {
-    const stream = client.connect(port)
+    const stream = client.connect(port, host)
     const tally = keepBooks(stream, () => {
       if (--left === 0) client.close()
     })
@@ -121,37 +124,64 @@ function connect (transport, start, connections, port) {
   }
 }
 
-const TRANSPORTS = {
-  utp () {
+// A client leaves from the loopback interface only if that is where it goes.
+function local (host) {
+  return host === LOOPBACK ? LOOPBACK : '0.0.0.0'
+}
+
+const LIBRARIES = {
+  'utp-native' () {
     const utp = require('utp-native')
     const widen = (socket) => {
+      if (values['stock-buffers']) return
       socket.setRecvBufferSize(SOCKET_BUFFER_BYTES)
       socket.setSendBufferSize(SOCKET_BUFFER_BYTES)
     }
     return {
-      widen,
       createServer: utp.createServer,
-      createClient () {
+      listen (server, port, host, done) {
+        server.listen(port, host, () => {
+          widen(server)
+          done()
+        })
+      },
+      createClient (host) {
         const socket = utp()
-        socket.bind(0, HOST)
+        socket.bind(0, local(host))
         widen(socket)
-        return { connect: (port) => socket.connect(port, HOST), close: () => socket.close() }
+        return { connect: (port, host) => socket.connect(port, host), close: () => socket.close() }
       }
     }
   },
 
-  javascript () {
+  utp () {
+    const dgram = require('dgram')
     const utp = require('utp')
+    const widen = (socket) => {
+      if (values['stock-buffers']) return
+      socket.setRecvBufferSize(SOCKET_BUFFER_BYTES)
+      socket.setSendBufferSize(SOCKET_BUFFER_BYTES)
+    }
     return {
-      widen () {},
-      createServer (onconnection) {
-        const server = utp.createServer(onconnection)
-        const listen = server.listen
-        server.listen = (port, host, onlistening) => listen.call(server, port, onlistening)
-        return server
+      createServer: utp.createServer,
+      listen (server, port, host, done) {
+        const socket = dgram.createSocket('udp4')
+        server.listen(socket, () => {
+          widen(socket)
+          done()
+        })
+        socket.bind(port, host)
       },
       createClient () {
-        return { connect: (port) => utp.connect(port, HOST), close () {} }
+        return {
+          connect (port, host) {
+            const stream = utp.connect(port, host)
+            stream.socket.on('listening', () => widen(stream.socket))
+            return stream
+          },
+          // Each connection has a socket of its own, and closes it.
+          close () {}
+        }
       }
     }
   },
@@ -160,10 +190,10 @@ const TRANSPORTS = {
     const net = require('net')
     const allowHalfOpen = true
     return {
-      widen () {},
       createServer: (onconnection) => net.createServer({ allowHalfOpen }, onconnection),
+      listen: (server, port, host, done) => server.listen(port, host, done),
       createClient () {
-        return { connect: (port) => net.connect({ port, host: HOST, allowHalfOpen }), close () {} }
+        return { connect: (port, host) => net.connect({ port, host, allowHalfOpen }), close () {} }
       }
     }
   }
@@ -172,10 +202,13 @@ const TRANSPORTS = {
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
+    library: { type: 'string', default: 'utp-native' },
     bytes: { type: 'string', default: '0' },
     connections: { type: 'string', default: '1' },
     greeting: { type: 'string', default: '' },
-    javascript: { type: 'boolean', default: false }
+    host: { type: 'string', default: LOOPBACK },
+    port: { type: 'string', default: '0' },
+    'stock-buffers': { type: 'boolean', default: false }
   }
 })
 const role = positionals[0]
@@ -188,10 +221,11 @@ const start = (stream, tally) => {
   }
   verb(stream, tally, Number(values.bytes))
 }
-const transport = TRANSPORTS[values.javascript ? 'javascript' : process.env.TXUTP_INTEROP_TRANSPORT || 'utp']()
+const overTCP = process.env.TXUTP_INTEROP_TRANSPORT === 'tcp'
+const library = LIBRARIES[overTCP ? 'tcp' : values.library]()
 
 if (role === 'listen') {
-  listen(transport, start, connections)
+  listen(library, start, connections, Number(values.port), values.host)
 } else {
-  connect(transport, start, connections, Number(positionals[1]))
+  connect(library, start, connections, Number(positionals[1]), values.host)
 }

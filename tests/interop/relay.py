@@ -1,12 +1,10 @@
-"""A UDP relay on the loopback interface: what one port hears, another one says, as well or badly as a path would."""
+"""A UDP relay on the loopback interface: what one port hears, the other one says."""
 
 from __future__ import annotations
 
-import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
@@ -14,53 +12,31 @@ from twisted.internet.protocol import DatagramProtocol
 
 from .support import HOST
 
-REORDER_SECONDS = 0.02
-
-
-@dataclass(frozen=True)
-class Path:
-    """What happens on the way, each with a probability per datagram."""
-
-    loss: float = 0.0
-    reorder: float = 0.0
-    seed: int = 1
-
 
 class RelaySide(DatagramProtocol):
-    """One of the two ports of a relay: what it hears, the other one says to whom it knows."""
+    """One of the two ports of a relay: what it hears, the other one sends to the address that it knows."""
 
     noisy = False
 
-    def __init__(self, path: Path, knows: tuple[str, int] | None = None) -> None:
-        self.path = path
+    def __init__(self, knows: tuple[str, int] | None = None) -> None:
         self.knows = knows
         self.other: RelaySide | None = None
-        self._random = random.Random(path.seed)
 
     def datagramReceived(self, datagram: bytes, address: tuple[str, int]) -> None:
         self.knows = address
-        if self._random.random() < self.path.loss:
-            return
-        if self._random.random() < self.path.reorder:
-            reactor.callLater(REORDER_SECONDS, self._pass_on, datagram)
-        else:
-            self._pass_on(datagram)
-
-    def _pass_on(self, datagram: bytes) -> None:
         other = self.other
         if other is not None and other.knows is not None and other.transport is not None:
             other.transport.write(datagram, other.knows)
 
 
 @asynccontextmanager
-async def relayed(port: int, path: Path | None = None) -> AsyncIterator[tuple[int, int]]:
+async def relayed(port: int) -> AsyncIterator[tuple[int, int]]:
     """Pass datagrams on to a port and back; gives the port for clients and the one for the server.
 
     What leaves the relay looks as on a network card. Directly on the loopback interface one would
     capture the large blocks that the kernel has not cut into datagrams yet (or never does).
     """
-    path = path or Path()
-    front, back = RelaySide(path), RelaySide(path, (HOST, port))
+    front, back = RelaySide(), RelaySide((HOST, port))
     front.other, back.other = back, front
     ports = [reactor.listenUDP(0, side, interface=HOST, maxPacketSize=65_536) for side in (front, back)]
     for udp_port in ports:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import random
@@ -36,6 +38,7 @@ TRANSPORT = os.environ.get("TXUTP_INTEROP_TRANSPORT", "utp")
 HOST = "127.0.0.1"
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+PYTHON = (sys.executable,)
 
 # libutp frees a closed connection on a timer of half a second, and the machine may be busy.
 CONNECT_SECONDS = 10
@@ -72,6 +75,16 @@ async def is_probed(stream: Stream) -> bool:
             return True
         await deferLater(reactor, 0.1)
     return False
+
+
+def python_package(name: str) -> str:
+    """The version of a Python package that is installed here; empty if it is not."""
+    return importlib.metadata.version(name) if importlib.util.find_spec(name) is not None else ""
+
+
+def no_python(package: str) -> str:
+    """What is missing for a peer in Python."""
+    return "" if python_package(package) else f"{package} is missing: run `pip install {package}`"
 
 
 class Moment:
@@ -149,6 +162,10 @@ class Program(ProcessProtocol):
     def interrupt(self) -> None:
         """Ask it to end, as Ctrl-C does."""
         self.transport.signalProcess("INT")
+
+    def kill(self) -> None:
+        """End it without a chance to say goodbye, as ``kill -9`` does."""
+        self.transport.signalProcess("KILL")
 
     # From here on: what Twisted calls.
 
