@@ -122,6 +122,23 @@ def test_the_end_of_the_peers_stream_does_not_cut_a_producer_off(protocol: type[
     assert pair.client.lost_type is pair.server.lost_type is error.ConnectionDone
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_a_transport_that_closes_holds_no_close_back(both: bool) -> None:
+    """As in a proxy, whose two transports are each other's producers: nothing unregisters the one that goes first."""
+    one, other = Pair(), Pair()
+    one.client.transport.registerProducer(other.client.transport, True)
+    other.client.transport.registerProducer(one.client.transport, True)
+    if both:
+        one.client.transport.loseConnection()
+        other.client.transport.loseConnection()
+    else:
+        other.client.transport.abortConnection()
+    for pair in (other, one):
+        assert pair.run(5, until=lambda pair=pair: bool(pair.client.lost))
+        assert pair.run(5, until=lambda pair=pair: bool(pair.server.lost))
+    assert one.client.lost_type is one.server.lost_type is error.ConnectionDone
+
+
 def test_a_producer_that_waits_for_ever_ends_with_the_peer() -> None:
     """Its transport was closed, and the peer goes: keepalives tell that, and the producer is stopped."""
     pair = Pair()

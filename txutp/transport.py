@@ -39,6 +39,7 @@ from twisted.internet.interfaces import (
     ILoggingContext,
     IPushProducer,
     ITCPTransport,
+    ITransport,
 )
 from twisted.logger import Logger
 from twisted.python.context import call as callWithContext
@@ -143,6 +144,9 @@ class UTPTransport:
             if not untimely and (connection.state != CLOSED or connection.close_reason != DONE):
                 self._end_told = True
                 self._peer_ended()
+            if self.disconnecting and ITransport.providedBy(self.producer):
+                # A proxy has let go of both sides, and nobody will unregister the other one.
+                self._close_connection()
 
         # our own half has ended
         if self._write_ending and not self._write_ended_told and connection.fin_sequence is not None:
@@ -307,11 +311,24 @@ class UTPTransport:
         self._waiting = tuple(waiting for waiting in self._waiting if waiting[1] is not acknowledged)
 
     def loseConnection(self) -> None:
-        """Close when everything written has arrived at the peer; nothing is delivered any more."""
-        if not self.connected or self.disconnecting:
+        """Close when everything written has arrived at the peer; nothing is delivered any more.
+
+        It waits for a producer.  A transport that closes is none any more, for it delivers nothing: in a proxy, whose
+        two transports are each other's producers, nothing would unregister it.
+        """
+        if not self.connected:
             return
+        producer = self.producer
+        has_producer = (
+            producer is not None
+            and getattr(producer, "connected", True)
+            and not getattr(producer, "disconnecting", False)
+        )
+        if self.disconnecting and has_producer:
+            return
+        was_closing = self.disconnecting and self.producer is None
         self.disconnecting = True
-        if self.producer is None or self._unread is not None:
+        if not was_closing and (not has_producer or self._unread is not None):
             self._close_connection()
 
     def abortConnection(self) -> None:
