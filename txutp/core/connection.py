@@ -808,10 +808,12 @@ class Connection(Liveness):
             return self._give_control(SYN_ACK_DUE, header, now_us)
 
         if due & PROBE_DUE:
-            # the last number that the peer has acknowledged, which is not that of our FIN
+            # A number that the peer has, and not that of our FIN.  Nor the last one that it has: npm's utp keeps DATA
+            # with that, and delivers it in the place of a later packet.  But that of our SYN may be all that there is.
             self._due &= ~PROBE_DUE
             self._bulk_from = self.segments_received + BULK_RECEIVED_SEGMENTS
-            known = self.sending.first_unacked - (2 if self.fin_acknowledged else 1)
+            only_syn = self.initiator and self.sending.first_unacked == self.initial_sequence + 1
+            known = self.sending.first_unacked - (1 if only_syn else 2)
             self._on_probe_sent(now_us)
             return self._give_control(PROBE_DUE, self._header(ST_DATA, known, now_us) + b"\0", now_us)
 

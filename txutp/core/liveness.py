@@ -6,8 +6,8 @@ The connection inherits the rules, and asks for ``presence_deadline_us`` and ``p
 Probes
     A receiver has to acknowledge DATA that it has received before, because its ack may have been lost.  So DATA with
     such a number and one byte that nobody will read draws a STATE at once, as TCP's keepalive does (RFC 9293 3.8.4).
-    The number is the last one that the peer has acknowledged; where we have sent nothing yet, it is that of our SYN,
-    or the one before our first DATA.
+    The number is one less than the last one that the peer has acknowledged; where that is our SYN, it is that of the
+    SYN.
 
     A peer is tried a few times while the connection is young.  *A peer that has answered is believed to be gone when
     it leaves many probes in a row unanswered.*  One that never has is not; it gets libutp's keepalive, which is a STATE
