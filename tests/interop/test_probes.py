@@ -38,10 +38,12 @@ async def met(peer: Peer, role: str) -> AsyncIterator[tuple[Stream, Program]]:
     if missing := peer.missing():
         pytest.fail(missing)
     if role == WE_CONNECT:
-        async with running(*peer.command(), "listen", "echo") as program:
-            async with connected((await program.result())["port"]) as stream:
-                stream.transport.write(GREETING.encode())
-                yield stream, program
+        async with (
+            running(*peer.command(), "listen", "echo") as program,
+            connected((await program.result())["port"]) as stream,
+        ):
+            stream.transport.write(GREETING.encode())
+            yield stream, program
     else:
         async with listening() as listener:
             call = [*peer.command(), "connect", str(listener.port), "echo", "--greeting", GREETING]
