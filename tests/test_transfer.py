@@ -394,6 +394,18 @@ def test_an_ack_out_of_range_changes_nothing(off: int) -> None:
     assert scene.peer.take() == []
 
 
+def test_where_the_peer_has_shown_an_extension_old_acks_count_no_more() -> None:
+    """Such peers repeat packets with a new ack, and forged data is less likely to pass."""
+    scene = lossy_sender(count=5)
+    scene.peer.state(selective_ack=0)
+    scene.run(0.001)
+    scene.peer.take()
+    scene.peer.data(b"late", ack_nr=scene.peer.ack - 100)
+    scene.run(0.001)
+    assert not scene.server.received
+    assert scene.peer.take() == []
+
+
 @pytest.mark.parametrize("age", [5, 100, 949])
 def test_what_is_repeated_with_the_ack_of_its_first_time_arrives(age: int) -> None:
     """Npm's utp repeats packets unchanged; of such a packet nothing but the data is news."""

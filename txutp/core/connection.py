@@ -431,8 +431,8 @@ class Connection(Liveness):
         # handshake, or a proof that the peer saw what we sent
         if self.state == CONNECTED:
             if not sending.first_unacked - 1 - ACK_SLACK <= ack < sending.next_sequence:
-                if kind != ST_STATE and 0 < sending.first_unacked - ack <= self.settings.maximum_outstanding_packets:
-                    self._receive_unchanged(kind, sequence16, payloads, payload_bytes, now_us)
+                if kind != ST_STATE and not self._peer_reads_extensions:
+                    self._receive_unchanged(kind, sequence16, ack, payloads, payload_bytes, now_us)
                 return
             if self._unheard and not self._is_syn_ack(kind, sequence16, ack):
                 self._unheard = False
@@ -912,13 +912,16 @@ class Connection(Liveness):
     # -- data --
 
     def _receive_unchanged(
-        self, kind: int, sequence16: int, payloads: Sequence[bytes], payload_bytes: int, now_us: int
+        self, kind: int, sequence16: int, ack: int, payloads: Sequence[bytes], payload_bytes: int, now_us: int
     ) -> None:
         """Take the data of a packet whose ack is too old for a reordered one; nothing else in it is news.
 
-        The peer may repeat packets as they were, with the ack of the first time (npm's utp).  As in TCP an ack may be
-        as old as what may be in flight (RFC 5961 5.2), so data that anybody may have made up is still unlikely to pass.
+        Npm's utp repeats packets as they were, with the ack of the first time.  As in TCP an ack may be as old as what
+        may be in flight (RFC 5961 5.2).  Forged data is refused more strictly where the peer has shown an extension,
+        which npm's utp knows none of.
         """
+        if not 0 < self.sending.first_unacked - ack <= self.settings.maximum_outstanding_packets:
+            return
         self.segments_received += len(payloads) or 1
         self._last_received_us = now_us
         self._receive_data(kind, unwrap(sequence16, self.receiving.next_sequence), payloads, payload_bytes)
