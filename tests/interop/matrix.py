@@ -51,7 +51,6 @@ class Row:
     silence_seconds: float = 0
     keepalive_us: int | None = None
     stock_buffers: bool = False
-    impatient: bool = False
 
 
 @dataclass(frozen=True)
