@@ -10,9 +10,9 @@ On producers and closing
     for ``unregisterProducer``.
 
     ``loseConnection`` stops deliveries at once, and ``connectionLost(ConnectionDone)`` comes when the peer has
-    everything, so that a program that then stops its reactor loses nothing.  (For the ack of a mere FIN it waits only
-    a while; the connection goes on with it alone.)  A FIN from the peer ends a Protocol that
-    is not half-closeable the same way: what it wrote so far still arrives.  (TCP drops it; nobody relies on that.)
+    everything, so that a program that then stops its reactor loses nothing.  (The wait for the ack of a
+    FIN alone is short; the connection goes on without the application.)  A FIN from the peer ends a Protocol that is
+    not half-closeable the same way: what it wrote so far still arrives.  (TCP drops it; nobody relies on that.)
 
     Nothing here calls the application from within a call of the application, but for the producer methods for which
     Twisted's interfaces ask just that.

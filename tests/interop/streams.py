@@ -229,6 +229,14 @@ def seconds(took: float) -> str:
     return "within 1 s" if took < 1 else f"after {took:.0f} s"
 
 
+def heard_in_time(result: dict[str, Any], begun: float) -> str:
+    """Check that our end heard of the peer's death soon after ``begun``; returns how long that took, for the page."""
+    took = time.monotonic() - begun
+    assert result["error"] == "ConnectionLost"
+    assert took < KILLED_SECONDS
+    return seconds(took)
+
+
 async def killed_reader(cell: Cell, place: Place) -> str:
     """The peer is killed while we send: we hear that it is gone."""
     async with met(cell, place, does("exchange", ENDLESS_BYTES), does("answer")) as (ours, theirs):
@@ -236,10 +244,7 @@ async def killed_reader(cell: Cell, place: Place) -> str:
         theirs.kill()
         begun = time.monotonic()
         result = await outcome(ours)
-    took = time.monotonic() - begun
-    assert result["error"] == "ConnectionLost"
-    assert took < KILLED_SECONDS
-    return seconds(took)
+    return heard_in_time(result, begun)
 
 
 async def killed_writer(cell: Cell, place: Place) -> str:
@@ -249,10 +254,7 @@ async def killed_writer(cell: Cell, place: Place) -> str:
         theirs.kill()
         begun = time.monotonic()
         result = await outcome(ours)
-    took = time.monotonic() - begun
-    assert result["error"] == "ConnectionLost"
-    assert took < KILLED_SECONDS
-    return seconds(took)
+    return heard_in_time(result, begun)
 
 
 async def restarted(cell: Cell, place: Place) -> str:

@@ -80,7 +80,7 @@ class Steering:
         )
 
     def on_loss(self, now_us: int, lost_bytes: int, new_window: bool, burst: bool, base_us: int) -> None:
-        """Something was lost; ``burst`` if neighbours were, else see ``Controller.on_loss``."""
+        """Something was lost, see ``Controller.on_loss``; ``burst`` tells that neighbouring segments were."""
         self.overload.on_loss(lost_bytes, new_window, burst, base_us)
         self.controller.on_loss(now_us, lost_bytes, new_window)
 
