@@ -21,6 +21,7 @@ TEST = [
     "mypy-zope>=1.0.6",
     # Twisted's own test modules, which tests/conformance binds, import this.
     "PyHamcrest>=2",
+    "pyright>=1.1.390",
     "pytest>=8",
     "pytest-twisted>=1.14",
     "ruff>=0.6",

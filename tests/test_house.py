@@ -36,9 +36,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("udp", "outbox", "silence"),
     ("protocol", "program", "unread"),
     ("transport", "readable"),
-    ("tls", "duplex", "sharing", "datagrams"),
+    ("tls", "duplex", "sharing", "datagrams", "unwrapping"),
     ("port", "client"),
-    ("endpoints", "socket"),
+    ("congestion", "endpoints", "socket"),
     # The public names, which the command asks for its version.
     ("",),
     ("testing", "demo"),

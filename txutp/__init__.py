@@ -3,33 +3,43 @@
 Most programs need none of these names: ``serverFromString(reactor, "utp:6881")`` and
 ``clientFromString(reactor, "utp:example.org:6881")`` work as soon as txutp is installed.
 
+What a program may use are the names of this list, and those in the lists of ``txutp.congestion``, ``txutp.endpoints``,
+``txutp.socket`` and ``txutp.testing``.  All other modules are the inside of the house: they may change in any release.
+
 To read the code, start with ``txutp/core/__init__.py`` and ``txutp/core/connection.py``; above them stand, in this
 order, ``udp.py`` (the socket), ``protocol.py`` (joins it with connections), ``transport.py`` (what a Protocol sees),
 ``port.py``, ``client.py`` and ``endpoints.py`` (what an application calls).
 """
 
-from txutp.client import connectUTP
+from txutp.client import UTPConnector, connectUTP
 from txutp.core.ledbat import Ledbat
 from txutp.core.ledbatpp import LedbatPlusPlus
 from txutp.core.settings import Settings
 from txutp.core.shallow import Shallow
+from txutp.core.stats import ConnectionStats, PortStats
 from txutp.endpoints import AdoptedUTPServerEndpoint, UTPClientEndpoint, UTPServerEndpoint
-from txutp.port import adoptUTPPort, listenUTP
+from txutp.port import UTPPort, adoptUTPPort, listenUTP
 from txutp.protocol import UTPProtocol
 from txutp.transport import UTPTransport
+from txutp.unwrapping import utp_transport
 
 __all__ = [
     "AdoptedUTPServerEndpoint",
+    "ConnectionStats",
     "Ledbat",
     "LedbatPlusPlus",
+    "PortStats",
     "Settings",
     "Shallow",
     "UTPClientEndpoint",
+    "UTPConnector",
+    "UTPPort",
     "UTPProtocol",
     "UTPServerEndpoint",
     "UTPTransport",
     "adoptUTPPort",
     "connectUTP",
     "listenUTP",
+    "utp_transport",
 ]
 __version__ = "0.1.0"

@@ -52,6 +52,8 @@ from txutp.core.units import SECOND_US
 from txutp.datagrams import checked_datagram_protocol
 from txutp.port import adoptUTPPort, listenUTP
 
+__all__ = ["AdoptedUTPServerEndpoint", "UTPClientEndpoint", "UTPServerEndpoint"]
+
 UNITS_US = {"us": 1, "ms": 1_000, "s": SECOND_US}
 
 

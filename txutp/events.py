@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from twisted.internet import error
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 Listener = Callable[..., Any]
 AnyListener = TypeVar("AnyListener", bound=Listener)
+
+# The names of events, for type checkers: a misspelt one is found before the program runs.
+EventName = TypeVar("EventName", bound=str)
+SocketEvent = Literal["close", "connect", "data", "drain", "end", "error", "finish", "lookup", "ready", "timeout"]
+ServerEvent = Literal["close", "connection", "error", "listening"]
 
 _log = Logger()
 
@@ -77,8 +82,8 @@ class Listening:
     taken: int | None  # how many arguments
 
 
-class Emitter:
-    """Something that tells its listeners what happens to it."""
+class Emitter(Generic[EventName]):
+    """Calls listeners when something happens; ``EventName`` is the type of the names of its events."""
 
     def __init__(self) -> None:
         # Lists are replaced, never changed: an emission may be walking through one.
@@ -87,34 +92,31 @@ class Emitter:
     # -- listening --
 
     @overload
-    def on(self, name: str) -> Callable[[AnyListener], AnyListener]: ...
+    def on(self, name: EventName) -> Callable[[AnyListener], AnyListener]: ...
     @overload
-    def on(self, name: str, listener: Listener) -> Self: ...
-    def on(self, name: str, listener: Listener | None = None) -> Any:
+    def on(self, name: EventName, listener: Listener) -> Self: ...
+    def on(self, name: EventName, listener: Listener | None = None) -> Any:
         """Call the listener each time; gives the emitter.  Without a listener it is a decorator for one."""
         return self._add(name, listener, False)
 
     addListener = on
 
     @overload
-    def once(self, name: str) -> Callable[[AnyListener], AnyListener]: ...
+    def once(self, name: EventName) -> Callable[[AnyListener], AnyListener]: ...
     @overload
-    def once(self, name: str, listener: Listener) -> Self: ...
-    def once(self, name: str, listener: Listener | None = None) -> Any:
+    def once(self, name: EventName, listener: Listener) -> Self: ...
+    def once(self, name: EventName, listener: Listener | None = None) -> Any:
         """Call the listener the next time only; gives the emitter.  Without a listener it is a decorator for one."""
         return self._add(name, listener, True)
 
-    def off(self, name: str, listener: Listener) -> Self:
+    def off(self, name: EventName, listener: Listener) -> Self:
         """Call the listener no more; if it was added several times, one time less."""
-        for entry in reversed(self._listeners.get(name, [])):
-            if entry.listener == listener:
-                self._remove(name, entry)
-                break
+        self._take_off(name, listener)
         return self
 
     removeListener = off
 
-    def removeAllListeners(self, name: str | None = None) -> Self:
+    def removeAllListeners(self, name: EventName | None = None) -> Self:
         """Forget the listeners of one event, or of all."""
         if name is None:
             self._listeners.clear()
@@ -122,11 +124,11 @@ class Emitter:
             self._listeners.pop(name, None)
         return self
 
-    def listeners(self, name: str) -> list[Listener]:
+    def listeners(self, name: EventName) -> list[Listener]:
         """The listeners of an event, in the order in which they are called."""
         return [entry.listener for entry in self._listeners.get(name, [])]
 
-    def listenerCount(self, name: str) -> int:
+    def listenerCount(self, name: EventName) -> int:
         """How many there are."""
         return len(self._listeners.get(name, []))
 
@@ -146,6 +148,12 @@ class Emitter:
         self._on_added(name)
         return self
 
+    def _take_off(self, name: str, listener: Listener) -> None:
+        for entry in reversed(self._listeners.get(name, [])):
+            if entry.listener == listener:
+                self._remove(name, entry)
+                break
+
     def _remove(self, name: str, entry: Listening) -> None:
         self._listeners[name] = [other for other in self._listeners[name] if other is not entry]
 
@@ -154,7 +162,7 @@ class Emitter:
 
     # -- emitting --
 
-    def emit(self, name: str, *arguments: Any) -> bool:
+    def emit(self, name: EventName, *arguments: Any) -> bool:
         """Call every listener of an event, now; gives whether there was one."""
         listening = self._listeners.get(name)
         if not listening:
@@ -178,7 +186,7 @@ class Emitter:
 
     # -- awaiting --
 
-    def when(self, *names: str) -> Deferred[Any]:
+    def when(self, *names: EventName) -> Deferred[Any]:
         """Fires the next time that one of these events happens, with its first argument (None without one).
 
         It fails with the argument of ``error`` if that comes first, and with ``ConnectionClosed`` if ``close`` does and
@@ -188,7 +196,7 @@ class Emitter:
 
         def stop(deferred: object = None) -> None:
             for name, listener in listening:
-                self.off(name, listener)
+                self._take_off(name, listener)
 
         def happened(*arguments: Any) -> None:
             stop()

@@ -18,19 +18,19 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from txutp.events import Emitter, call_guarded, checked_listener
+from txutp.events import Emitter, EventName, call_guarded, checked_listener
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 # What goes on, on whatever reactor.  The reactor keeps it alive, by its connection or port.
-_going_on: WeakSet[Handle] = WeakSet()
+_going_on: WeakSet[Handle[Any]] = WeakSet()
 
 # Those who want to know when one of them has ended: whoever is in ``run``.
 _watchers: list[Callable[[], None]] = []
 
 
-class Handle(Emitter):
+class Handle(Emitter[EventName]):
     """An emitter that lives on a reactor, and keeps a program running while it goes on."""
 
     def __init__(self, reactor: Any = None) -> None:
@@ -179,7 +179,7 @@ class _Run:
         for handle in self._handles():
             handle._program_ends()
 
-    def _handles(self) -> list[Handle]:
+    def _handles(self) -> list[Handle[Any]]:
         return [handle for handle in _going_on if handle.reactor is self._reactor]
 
 

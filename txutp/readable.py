@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
 
 from txutp.encodings import Decoder, decoder_for
-from txutp.events import Emitter
+from txutp.events import Emitter, SocketEvent
 from txutp.program import Handle
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Writable(Protocol):
 AnyWritable = TypeVar("AnyWritable", bound=Writable)
 
 
-class Readable(Handle):
+class Readable(Handle[SocketEvent]):
     """Data come out of it, as events or to coroutines."""
 
     def __init__(self, reactor: Any = None) -> None:
@@ -192,7 +192,7 @@ class Pipe:
         self.destination = destination
         self.full = False  # waits for `drain`
         self._end = end
-        self._listeners: list[tuple[Emitter, str, Callable[..., Any]]] = [
+        self._listeners: list[tuple[Emitter[Any], str, Callable[..., Any]]] = [
             (source, "data", self._data),
             (source, "end", self._ended),
         ]

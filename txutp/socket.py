@@ -33,7 +33,7 @@ from txutp.arguments import checked_host, checked_port, checked_settings, is_num
 from txutp.client import connectUTP
 from txutp.core.settings import Settings
 from txutp.duplex import Address, Duplex, WriteAfterEnd, address_of
-from txutp.events import Listener, arguments_taken, call_guarded, checked_listener, left_out
+from txutp.events import Listener, ServerEvent, arguments_taken, call_guarded, checked_listener, left_out
 from txutp.port import listenUTP
 from txutp.program import Handle, run
 
@@ -301,7 +301,7 @@ class _Attempt(ClientFactory):
         self._socket._do_later(self._socket._failed, connector.host, reason)
 
 
-class Server(Handle):
+class Server(Handle[ServerEvent]):
     """Accepts connections; its event ``connection`` brings each of them as a ``Socket``."""
 
     def __init__(

@@ -32,6 +32,8 @@ from txutp.core.batch import Address
 from txutp.core.packet import Packet, parse_untrusted
 from txutp.environment import IEnvironment
 
+__all__ = ["Datagram", "Discipline", "Link", "Network", "Recorder", "SimulatedPort", "SimulatedReactor"]
+
 MICROSECONDS = 1_000_000
 UDP_HEADER_BYTES = 8
 IPV4_HEADER_BYTES = 20
