@@ -21,10 +21,12 @@ TEST = [
     "mypy-zope>=1.0.6",
     # Twisted's own test modules, which tests/conformance binds, import this.
     "PyHamcrest>=2",
+    "pre-commit>=3.5",
     "pyright>=1.1.390",
     "pytest>=8",
     "pytest-twisted>=1.14",
     "ruff>=0.6",
+    "towncrier>=23.11",
     # Without OpenSSL the conformance suite could not run TLS over uTP, without conch there is no SSH example.
     "Twisted[conch,tls]>=24.7",
 ]
