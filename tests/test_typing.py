@@ -21,9 +21,11 @@ ERROR = re.compile(r"(?P<file>\S+\.py):(?P<line>\d+)(?::\d+)?(?: -|:) error: ")
 
 def check(command: list[str], tmp_path: Path) -> tuple[set[tuple[str, int]], str]:
     """Returns where a type checker finds errors, as names of files and lines, and all that it prints."""
+    # A user's directory has none of our settings, and no txutp beside it.
+    copies = [shutil.copy(program, tmp_path) for program in (PROGRAM, MISTAKES)]
     done = subprocess.run(
-        [sys.executable, "-m", *command, str(PROGRAM), str(MISTAKES)],
-        cwd=tmp_path,  # a user's directory has none of our settings
+        [sys.executable, "-m", *command, *copies],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=300,
