@@ -1,12 +1,12 @@
 """Both halves of a Socket: the reading one comes from ``readable.py``, the writing one is here.
 
-So is what they share: silence, which is when neither has anything to do, and the addresses of both sides.
+It also has what the halves share: the timeout for silence, and the addresses of both sides.
 
-Three steps of what is written: ``write`` makes bytes of it and keeps them until there is a transport;
-``_send`` hands them down; ``_tell_arrived`` calls back when the other side has acknowledged them.  The transport asks
-us to pause when the high-water mark is passed and to go on when there is room, as it asks any producer.
+Written data take three steps: ``write`` encodes them and keeps the bytes until there is a transport; ``_send`` hands
+the bytes to the transport; ``_tell_arrived`` calls back when the peer has acknowledged them.  The transport pauses the
+socket above the high-water mark and resumes it when there is room, like any producer.
 
-``socket.py`` says when there is a transport, and what it means to be destroyed.
+``socket.py`` knows when there is a transport, and what ``destroy`` does.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from txutp.transport import UTPTransport
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# A reactor runs timers before it reads, and this process may have been paused: so what has come has so many turns to be
-# read and delivered before a socket is called silent.
+# Turns of the reactor in which data that have come can be read and delivered before a socket counts as silent: a
+# reactor runs timers before it reads, and this process may have been paused.
 LAST_LOOKS = 2
 
 Callback = Callable[[BaseException | None], None]
 
 
 class WriteAfterEnd(Exception):
-    """Something was written to a socket after its ``end``."""
+    """The program wrote to a socket after ``end``."""
 
 
 class Address(NamedTuple):
@@ -51,10 +51,10 @@ def address_of(address: Any) -> Address:
 
 
 class Duplex(Readable):
-    """Readable, and written to."""
+    """A stream in both directions."""
 
     writableHighWaterMark = UTPTransport.bufferSize
-    """``write`` gives False when more bytes than these wait to be sent."""
+    """Unsent bytes above which ``write`` returns False."""
 
     def __init__(self, reactor: Any = None, allowHalfOpen: bool = False) -> None:
         super().__init__(reactor)
@@ -74,14 +74,14 @@ class Duplex(Readable):
         super()._renew()
         self.connecting = False
         self.bytesWritten = 0
-        """How many bytes were given to ``write``, whether they have left or not."""
+        """Bytes that were passed to ``write``, sent or not."""
         self._arrived_bytes = 0  # of those, when the timer fired the last time
 
         # writing
         self._early: list[tuple[bytes, Callback | None]] = []  # written before we were connected
-        self._waiting: dict[Deferred[None], Callback] = {}  # who is to be told when what was written has arrived
+        self._waiting: dict[Deferred[None], Callback] = {}  # callbacks for the arrival of written data
         self._full = False  # more than the high-water mark waits in the transport
-        self._drain_due = False  # `write` has given False
+        self._drain_due = False  # `write` has returned False
         self._ended = False  # `end` was called
         self._finished = False  # and everything has arrived
         self._end_callbacks: list[Callback] = []
@@ -97,10 +97,10 @@ class Duplex(Readable):
     # -- write --
 
     def write(self, data: object, encoding: str | Listener = "utf8", callback: Listener | None = None) -> bool:
-        """Send a str in this encoding, or bytes; before the connection is there they wait for it.
+        """Send a str in this encoding, or bytes.  Before the socket is connected they wait for the connection.
 
-        Gives whether there is room for more.  If not, there will be an event ``drain``; who writes on all the same
-        needs memory.  ``callback(None)`` is called when the other computer has acknowledged everything up to here,
+        Returns whether there is room for more.  If it is False, the event ``drain`` will come; a program that writes
+        on before it needs memory.  ``callback(None)`` is called when the peer has acknowledged everything up to here,
         ``callback(error)`` if the connection ended before.
         """
         encoding, callback = left_out(encoding, "utf8", callback)
@@ -127,10 +127,10 @@ class Duplex(Readable):
         encoding: str | Listener = "utf8",
         callback: Listener | None = None,
     ) -> Self:
-        """Write the last data, if any, and end our half of the stream; what the other side sends still comes.
+        """Write the last data, if any, and end our half of the stream; the peer can still send.
 
-        When everything has arrived there comes the event ``finish``, and ``callback(None)``; if that cannot be any
-        more, ``callback(error)``.
+        When everything has arrived, the event ``finish`` comes, and ``callback(None)`` is called; if the connection
+        ends before, ``callback(error)``.
         """
         data, callback = left_out(data, None, callback)
         encoding, callback = left_out(encoding, "utf8", callback)
@@ -155,7 +155,7 @@ class Duplex(Readable):
         return self
 
     def _refuse(self, callback: Callback | None) -> None:
-        """It is too late to write."""
+        """Report that a write came too late."""
         problem: BaseException
         if self.destroyed:
             problem = self._why_destroyed()
@@ -174,15 +174,15 @@ class Duplex(Readable):
             self._tell_when_arrived(callback)
 
     def _tell_when_arrived(self, callback: Callback) -> None:
-        """Call back when the other side has everything that was written so far."""
+        """Call back when the peer has everything that was written so far."""
         if not self._transport.connected:
-            # the connection has ended, which nobody was told yet: `_tell_end` will call back
+            # the connection has ended and the program does not know yet: `_tell_end` will call back
             self._waiting[Deferred()] = callback
             return
         acknowledged: Deferred[None] = self._transport.acknowledged()
         self._waiting[acknowledged] = callback
         if acknowledged.called:
-            # nothing is on its way, but nobody is called from within a call of their own
+            # nothing is in flight, but a callback never runs within a call of the program
             self._do_later(self._tell_arrived, acknowledged)
             return
 
@@ -208,7 +208,7 @@ class Duplex(Readable):
             transport.loseWriteConnection()
 
     def _finish(self, problem: BaseException | None) -> None:
-        """Everything has arrived; or not, then ``_tell_end`` tells it."""
+        """Report that everything has arrived.  If it has not, ``_tell_end`` reports that."""
         if problem is None:
             self._finished = True
             self.emit("finish")
@@ -217,14 +217,14 @@ class Duplex(Readable):
                 callback(None)
 
     def _has_room(self) -> None:
-        """The transport wants more."""
+        """The transport has room."""
         self._full = False
         if self._drain_due:
             self._drain_due = False
             self.emit("drain")
 
     def _guarded(self, callback: Listener) -> Callback:
-        """What it raises is logged; and it need not take the error."""
+        """Returns a callback whose exceptions are logged, and which need not take the error."""
         taken = arguments_taken(callback)
 
         def call(problem: BaseException | None) -> None:
@@ -234,7 +234,7 @@ class Duplex(Readable):
 
     @property
     def writableLength(self) -> int:
-        """How many bytes were written and have not left yet."""
+        """Bytes that were written and have not been sent yet."""
         if self._transport is None:
             return sum(len(data) for data, _ in self._early)
         return int(self._transport.stats().unsent)
@@ -248,9 +248,9 @@ class Duplex(Readable):
     # -- silence --
 
     def setTimeout(self, timeout: float, callback: Listener | None = None) -> Self:
-        """Emit ``timeout`` after so many milliseconds in which nothing was written and nothing came; 0 is never.
+        """Emit ``timeout`` after this many milliseconds without a write and without data of the peer; 0 is never.
 
-        It only tells; to end the connection is up to you.  ``callback`` is called at the first one.
+        The connection stays open; the program may end it.  ``callback`` is called at the first such event.
         """
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
             raise TypeError(f"a timeout is a number of milliseconds, not {timeout!r}")
@@ -267,7 +267,7 @@ class Duplex(Readable):
         return self
 
     def _set_active(self) -> None:
-        """Something happens.  The timer is not moved each time, but looks when it fires."""
+        """Note activity.  The timer stays where it is, and looks for activity when it fires."""
         self._active_at = self.reactor.seconds()
         if self._timeout_seconds and self._timer is None and not self.destroyed:
             self._timer = self.reactor.callLater(self._timeout_seconds, self._look_for_silence)
@@ -279,7 +279,7 @@ class Duplex(Readable):
             before, self._arrived_bytes = self._arrived_bytes, stats.bytes_acked
             under_way_bytes = stats.unsent + stats.bytes_sent - stats.bytes_retrans - stats.bytes_acked
             if under_way_bytes and stats.bytes_acked != before:
-                # the other side is busy with what was written before
+                # the peer still acknowledges what was written before
                 self._set_active()
                 return
         missing_seconds = self._active_at + self._timeout_seconds - self.reactor.seconds()
@@ -299,7 +299,7 @@ class Duplex(Readable):
     # -- options --
 
     def setNoDelay(self, noDelay: bool = True) -> Self:
-        """Send small writes at once, although another small packet is on its way; by default they are gathered."""
+        """Send small writes at once, also while a small packet is in flight; by default they are coalesced."""
         self._no_delay = bool(noDelay)
         self._set_options()
         return self
@@ -321,7 +321,7 @@ class Duplex(Readable):
     # -- questions --
 
     def address(self) -> Address | None:
-        """Our side of the connection; None without one, as for the properties that are made of it."""
+        """Our address; None without a connection, as are the properties made of it."""
         return None if self._transport is None else address_of(self._transport.getHost())
 
     def _peer(self) -> Address | None:
@@ -347,13 +347,13 @@ class Duplex(Readable):
 
     @property
     def remoteAddress(self) -> str | None:
-        """The IP address of the other side."""
+        """The peer's IP address."""
         there = self._peer()
         return None if there is None else there.address
 
     @property
     def remotePort(self) -> int | None:
-        """Its port."""
+        """The peer's port."""
         there = self._peer()
         return None if there is None else there.port
 
@@ -365,7 +365,7 @@ class Duplex(Readable):
 
     @property
     def readyState(self) -> str:
-        """``"opening"``, ``"open"``, ``"readOnly"`` after ``end``, ``"writeOnly"`` after theirs, or ``"closed"``."""
+        """``"opening"``, ``"open"``, ``"readOnly"`` after ``end``, ``"writeOnly"`` after the peer, or ``"closed"``."""
         if self.connecting:
             return "opening"
         if self._transport is None or (self._ended and self._end_told):

@@ -1,13 +1,13 @@
 """Text to bytes and back, under the names and by the rules of Node.js.
 
-``socket.py`` calls it: ``encode`` for what is written, ``decoder_for`` for what arrives.  A decoder is fed piece by
-piece and holds back what is not a whole character yet, so it does not matter where packets end.
+``encode`` is for data that are written, ``decoder_for`` for data that arrive.  A decoder takes piece after piece and
+holds back an unfinished character, so it does not matter where packets end.
 
-``base64`` and ``hex`` are the other way round than their Python namesakes, as in Node.js: writing ``"6869"`` as hex
-sends ``b"hi"``, and reading ``b"hi"`` as hex gives ``"6869"``.
+``base64`` and ``hex`` work in the opposite direction of their Python namesakes, as in Node.js: writing ``"6869"`` as
+hex sends ``b"hi"``, and reading ``b"hi"`` as hex returns ``"6869"``.
 
-Where Node.js silently sends something else than it was given, a character that the encoding does not have or a digit
-that is none, we raise ValueError.
+Where Node.js silently sends something else, for a character that the encoding does not have or an invalid digit, these
+functions raise ValueError.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import codecs
 from collections.abc import Callable
 from typing import Protocol
 
-# Other names of the same.
+# Other names of encodings.
 ALIASES = {"utf-8": "utf8", "binary": "latin1", "ucs2": "utf16le", "ucs-2": "utf16le", "utf-16le": "utf16le"}
 
 SEVEN_BITS = bytes(byte & 0x7F for byte in range(256))
@@ -29,14 +29,14 @@ class Decoder(Protocol):
     """Bytes in, text out."""
 
     def write(self, data: bytes) -> str:
-        """The text that is complete with these bytes; it may be empty."""
+        """Returns the text that is complete with these bytes; it may be empty."""
 
     def end(self) -> str:
-        """What is left of an unfinished character; nothing comes any more."""
+        """Returns the rest, an unfinished character; no more bytes come."""
 
 
 class Characters:
-    """Characters of several bytes; those that are broken become U+FFFD."""
+    """Characters of several bytes; invalid ones become U+FFFD."""
 
     def __init__(self, name: str) -> None:
         self._decoder = codecs.getincrementaldecoder(name)("replace")
@@ -49,7 +49,7 @@ class Characters:
 
 
 class Utf16(Characters):
-    """The same, but half a code unit at the end is dropped."""
+    """UTF-16; half a code unit at the end is dropped."""
 
     def end(self) -> str:
         rest, _ = self._decoder.getstate()
@@ -120,7 +120,7 @@ NAMES = (*DECODERS, *ALIASES)
 
 
 def canonical(encoding: object) -> str:
-    """One name for each encoding; upper and lower case are the same.  Raises if there is none of that name."""
+    """Returns the one name of an encoding; case does not matter.  Raises TypeError or ValueError if it is unknown."""
     if not isinstance(encoding, str):
         raise TypeError(f"an encoding is a str, one of {', '.join(NAMES)}, not {encoding!r}")
     name = encoding.lower()
@@ -131,14 +131,14 @@ def canonical(encoding: object) -> str:
 
 
 def decoder_for(encoding: str) -> Decoder:
-    """A new decoder; ValueError if the encoding is unknown."""
+    """Returns a new decoder; raises ValueError if the encoding is unknown."""
     return DECODERS[canonical(encoding)]()
 
 
 def encode(data: object, encoding: object) -> bytes:
-    """The bytes to send for a str, or for bytes and what is like them.
+    """Returns the bytes to send for a str, or for an object with the buffer interface.
 
-    TypeError if it is neither, ValueError if the encoding is unknown or has no bytes for this text.
+    Raises TypeError for other objects, ValueError if the encoding is unknown or has no bytes for this text.
     """
     name = canonical(encoding)
     if isinstance(data, str):

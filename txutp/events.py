@@ -1,10 +1,10 @@
 """Events as Node.js has them: listeners that are called when something happens, by name.
 
-``Emitter`` is the base of ``socket.py``'s Socket and Server.  Where Python differs from JavaScript, this is what we do:
+``Emitter`` is the base of ``socket.py``'s Socket and Server.  Where Python differs from JavaScript:
 
-- A listener may take fewer arguments than its event has, as in JavaScript: ``lambda: ...`` will do for any.
-- An async function may be a listener; what it raises is logged, like what any other listener raises.
-- An ``error`` that nobody listens to does not end the program.  It is logged, as a failure nobody handled.
+- A listener may take fewer arguments than its event has, as in JavaScript: ``lambda: ...`` works for any event.
+- An async function may be a listener; its exceptions are logged, like those of any other listener.
+- An ``error`` without a listener does not end the program.  It is logged as an unhandled failure.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _log = Logger()
 
 
 def checked_listener(listener: object, what: str) -> Listener:
-    """The listener; TypeError if nobody can call it."""
+    """Returns the listener; raises TypeError if it cannot be called."""
     if not callable(listener):
         raise TypeError(f"{what} has to be a function, or something else that can be called, not {listener!r}")
     return listener
 
 
 def left_out(value: Any, default: Any, listener: Listener | None) -> tuple[Any, Listener | None]:
-    """An argument before the listener may be left out, as in Node.js: then the listener stands in its place."""
+    """Returns an argument and the listener.  If a call leaves the argument out, the listener stands in its place."""
     return (default, value) if callable(value) else (value, listener)
 
 
 def call_guarded(listener: Listener, arguments: tuple[Any, ...], who: object) -> None:
-    """Call a listener.  What it raises is logged and harms nobody; ``who`` is named in the log."""
+    """Call a listener.  Its exceptions are logged and go no further; the log names ``who``."""
     try:
         result = listener(*arguments)
     except Exception:
@@ -61,7 +61,7 @@ def _log_raised(failure: Failure, listener: Listener, who: object) -> None:
 
 
 def arguments_taken(listener: Listener) -> int | None:
-    """How many positional arguments it takes at most; None is without limit, or unknown."""
+    """Returns the maximum number of positional arguments; None is without limit, or unknown."""
     try:
         parameters = inspect.signature(listener).parameters.values()
     except (TypeError, ValueError):  # some that are written in C do not tell
@@ -79,7 +79,7 @@ class Listening:
 
     listener: Listener
     once: bool
-    taken: int | None  # how many arguments
+    taken: int | None  # maximum number of arguments
 
 
 class Emitter(Generic[EventName]):
@@ -96,7 +96,7 @@ class Emitter(Generic[EventName]):
     @overload
     def on(self, name: EventName, listener: Listener) -> Self: ...
     def on(self, name: EventName, listener: Listener | None = None) -> Any:
-        """Call the listener each time; gives the emitter.  Without a listener it is a decorator for one."""
+        """Call the listener each time; returns the emitter.  Without a listener it is a decorator."""
         return self._add(name, listener, False)
 
     addListener = on
@@ -106,18 +106,18 @@ class Emitter(Generic[EventName]):
     @overload
     def once(self, name: EventName, listener: Listener) -> Self: ...
     def once(self, name: EventName, listener: Listener | None = None) -> Any:
-        """Call the listener the next time only; gives the emitter.  Without a listener it is a decorator for one."""
+        """Call the listener the next time only; returns the emitter.  Without a listener it is a decorator."""
         return self._add(name, listener, True)
 
     def off(self, name: EventName, listener: Listener) -> Self:
-        """Call the listener no more; if it was added several times, one time less."""
+        """Remove the listener; if it was added several times, remove it once."""
         self._take_off(name, listener)
         return self
 
     removeListener = off
 
     def removeAllListeners(self, name: EventName | None = None) -> Self:
-        """Forget the listeners of one event, or of all."""
+        """Remove the listeners of one event, or of all events."""
         if name is None:
             self._listeners.clear()
         else:
@@ -125,11 +125,11 @@ class Emitter(Generic[EventName]):
         return self
 
     def listeners(self, name: EventName) -> list[Listener]:
-        """The listeners of an event, in the order in which they are called."""
+        """Returns the listeners of an event, in the order of their calls."""
         return [entry.listener for entry in self._listeners.get(name, [])]
 
     def listenerCount(self, name: EventName) -> int:
-        """How many there are."""
+        """Returns the number of listeners of an event."""
         return len(self._listeners.get(name, []))
 
     def _add(self, name: str, listener: Listener | None, once: bool) -> Any:
@@ -158,12 +158,12 @@ class Emitter(Generic[EventName]):
         self._listeners[name] = [other for other in self._listeners[name] if other is not entry]
 
     def _on_added(self, name: str) -> None:
-        """Somebody listens to this event now; a Socket begins to read when somebody wants its data."""
+        """Called when a listener was added; a Socket begins to read with the first listener of ``data``."""
 
     # -- emitting --
 
     def emit(self, name: EventName, *arguments: Any) -> bool:
-        """Call every listener of an event, now; gives whether there was one."""
+        """Call every listener of an event, now; returns whether there was one."""
         listening = self._listeners.get(name)
         if not listening:
             if name == "error":
@@ -178,7 +178,7 @@ class Emitter(Generic[EventName]):
         return True
 
     def _log_unhandled(self, problem: object = None, *others: Any) -> None:
-        what = "Unhandled error of {who}: nobody listens to its event 'error'"
+        what = "Unhandled error of {who}: its event 'error' has no listener"
         if isinstance(problem, BaseException):
             _log.failure(what, failure=Failure(problem), who=self)
         else:
@@ -189,8 +189,9 @@ class Emitter(Generic[EventName]):
     def when(self, *names: EventName) -> Deferred[Any]:
         """Fires the next time that one of these events happens, with its first argument (None without one).
 
-        It fails with the argument of ``error`` if that comes first, and with ``ConnectionClosed`` if ``close`` does and
-        was not asked for.  It may be cancelled.  With asyncio, await ``when("drain").asFuture(loop)``.
+        It fails with the argument of ``error`` if that event comes first, and with ``ConnectionClosed`` if ``close``
+        comes first and is not in ``names``.  It may be cancelled.  With asyncio, await
+        ``when("drain").asFuture(loop)``.
         """
         listening: list[tuple[str, Listener]] = []
 

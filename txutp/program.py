@@ -1,8 +1,8 @@
 """The life of a program in Node's style: it runs while it has something to wait for, and ends by itself.
 
 Sockets and servers of ``socket.py`` are ``Handle``s.  From ``connect`` or ``listen`` until ``close`` they keep the
-program running, unless they are ``unref``'d.  A handle also has the queue of what is to be emitted in a later turn of
-the reactor (Node's ``process.nextTick``), so that nobody is called from within a call of their own.
+program running, unless they are ``unref``'d.  A handle also has the queue of events for a later turn of the reactor
+(Node's ``process.nextTick``), so that no listener runs within a call of the program.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from txutp.events import Emitter, EventName, call_guarded, checked_listener
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What goes on, on whatever reactor.  The reactor keeps it alive, by its connection or port.
+# Active handles of all reactors.  A reactor keeps its own alive, through their connections and ports.
 _going_on: WeakSet[Handle[Any]] = WeakSet()
 
-# Those who want to know when one of them has ended: whoever is in ``run``.
+# Called when a handle has ended; each call of ``run`` adds one.
 _watchers: list[Callable[[], None]] = []
 
 
@@ -69,7 +69,7 @@ class Handle(Emitter[EventName]):
             watcher()
 
     def _program_ends(self) -> None:
-        """Close without a word: nobody is left to hear it."""
+        """Close without an event: the program has ended."""
 
     # -- later turns --
 
@@ -80,11 +80,11 @@ class Handle(Emitter[EventName]):
             self._later_call = self.reactor.callLater(0, self._do_now)
 
     def _do_now(self) -> None:
-        """What was put off is done before anything else that a turn brings."""
+        """Make the calls that were put off, before anything else in this turn."""
         call, self._later_call = self._later_call, None
         if call is not None and call.active():
             call.cancel()
-        # what is put off meanwhile has to wait for a turn of its own
+        # calls that are put off meanwhile wait for a turn of their own
         for _ in range(len(self._later)):
             function, arguments = self._later.popleft()
             call_guarded(function, arguments, self)
@@ -93,13 +93,13 @@ class Handle(Emitter[EventName]):
 def run(main: Callable[[], Coroutine[Deferred[Any], Any, Any]] | None = None, reactor: Any = None) -> None:
     """Run the reactor until nothing is left to do, as Node.js does.
 
-    Something is left to do while there are sockets and servers that go on and are not ``unref``'d; calls that the
-    program has put off with ``reactor.callLater``; and ``main``, an async function that is called when the reactor
-    runs.  What ``main`` raises ends the program, and ``run`` raises it.  Whatever else a program does, in threads or
-    with other transports, it has to await in ``main``.
+    The program goes on while there are active sockets and servers that are not ``unref``'d, calls that the program has
+    put off with ``reactor.callLater``, or ``main``, an async function that is called when the reactor runs.  An
+    exception of ``main`` ends the program, and ``run`` raises it.  Other work, in threads or with other transports, has
+    to be awaited in ``main``.
 
-    Connections that are left over then end without an event, and what was written to them, or to others before an
-    ``end`` or ``destroy``, gets five seconds to arrive.  A reactor runs only once, so ``run`` does too.
+    At the end the remaining connections close without an event, and data that were written to them, or to others before
+    ``end`` or ``destroy``, have five seconds to arrive.  A reactor runs only once, and so does ``run``.
     """
     if main is not None:
         checked_listener(main, "main")
@@ -148,7 +148,7 @@ class _Run:
         self._stop()
 
     def _look_soon(self) -> None:
-        """Something has ended.  Its listeners have their turn first: they may begin something."""
+        """Look after the listeners of what has ended have had their turn: they may begin something."""
         self._look_after(0)
 
     def _look_after(self, seconds: float) -> None:
@@ -159,7 +159,7 @@ class _Run:
         self._look_call = self._reactor.callLater(seconds, self._look)
 
     def _look(self) -> None:
-        """Is anything left to do?"""
+        """Stop the reactor if nothing is left to do; else look again later."""
         if self._main_runs or any(handle.hasRef() for handle in self._handles()):
             return
         times = [call.getTime() for call in self._reactor.getDelayedCalls() if _is_of_the_program(call)]
@@ -171,7 +171,7 @@ class _Run:
     def _stop(self) -> None:
         if not self._over:
             self._end()
-            with suppress(ReactorNotRunning):  # somebody else has stopped it in this very turn
+            with suppress(ReactorNotRunning):  # stopped by the program in this very turn
                 self._reactor.stop()
 
     def _end(self) -> None:
@@ -184,7 +184,7 @@ class _Run:
 
 
 def _is_of_the_program(call: Any) -> bool:
-    """Whether a delayed call is not one of our own timers; what a handle has put off does count."""
+    """Returns whether a delayed call is the program's, not a timer of ours; calls that a handle put off count."""
     function = getattr(call, "func", None)
     if getattr(function, "__func__", None) is Handle._do_now:
         return True

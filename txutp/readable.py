@@ -2,10 +2,10 @@
 
 ``socket.py`` puts in what arrives (``_take``, ``_take_end``), and sets the transport while there is one.
 
-As in Node.js nothing flows before somebody wants it: a listener of ``data``, ``resume``, ``pipe`` or a coroutine that
-awaits ``received``.  Until then, and while paused, one delivery is held here, and the transport holds the rest and
-soon keeps the peer from sending.  So an end behind data is told after the data, and an end without data at once.  The
-end of the connection is such an end, too, whatever its reason.
+As in Node.js, nothing flows before the program asks for it: with a listener of ``data``, ``resume``, ``pipe``, or a
+coroutine that awaits ``received``.  Until then, and while the socket is paused, one delivery is held here; the
+transport holds the rest, and flow control soon stops the peer.  An end behind data is therefore reported after the
+data, and an end without data at once.  The end of the connection is such an end, too, whatever its reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Writable(Protocol):
-    """What a pipe can lead to: a Socket, a file, anything that is written to."""
+    """The destination of a pipe: a Socket, a file, or another object with ``write``."""
 
     def write(self, data: Any, /) -> object: ...
 
@@ -35,20 +35,20 @@ AnyWritable = TypeVar("AnyWritable", bound=Writable)
 
 
 class Readable(Handle[SocketEvent]):
-    """Data come out of it, as events or to coroutines."""
+    """A source of data, as events or for coroutines."""
 
     def __init__(self, reactor: Any = None) -> None:
         super().__init__(reactor)
-        self._flowing: bool | None = None  # None: nobody has said anything yet
+        self._flowing: bool | None = None  # None: the program has asked for neither yet
         self._encoding: str | None = None
         self._pipes: list[Pipe] = []
         self._renew()
 
     def _renew(self) -> None:
-        """What belongs to one connection is as in the beginning."""
+        """Reset the state that belongs to one connection."""
         self.destroyed = False
         self.bytesRead = 0
-        """How many bytes have arrived, whether somebody has had them or not."""
+        """Bytes that have arrived, delivered or not."""
         self._problem: BaseException | None = None  # what destroyed us
         self._transport: Any = None  # while connected
         self._held: list[bytes] = []  # arrived while not flowing
@@ -60,13 +60,13 @@ class Readable(Handle[SocketEvent]):
         self._pipes.clear()
 
     def setEncoding(self, encoding: str = "utf8") -> Self:
-        """Give data as str from now on, instead of bytes.  A character may come in several packets."""
+        """Emit data as str from now on, instead of bytes.  A character may come in several packets."""
         self._decoder = decoder_for(encoding)
         self._encoding = encoding
         return self
 
     def pause(self) -> Self:
-        """No ``data`` until ``resume``; soon the peer cannot send any more."""
+        """Emit no ``data`` until ``resume``; flow control soon stops the peer."""
         self._flowing = False
         return self
 
@@ -77,17 +77,17 @@ class Readable(Handle[SocketEvent]):
         return self
 
     def isPaused(self) -> bool:
-        """Whether somebody has paused it, or it has paused itself because what it is piped to is full."""
+        """Whether it is paused, by ``pause`` or because the destination of a pipe is full."""
         return self._flowing is False
 
     # -- pipes --
 
     def pipe(self, destination: AnyWritable, end: bool = True) -> AnyWritable:
-        """Write everything that arrives to the destination, as fast as that takes it; gives the destination.
+        """Write everything that arrives to the destination, as fast as it accepts it; returns the destination.
 
-        That is another Socket, or a file or anything with a method ``write``; if it gives False, we wait for its
-        event ``drain``.  Behind the last data its ``end`` is called if it has one, unless ``end`` is False here.  A
-        file is left open.
+        The destination is a Socket, a file, or another object with a method ``write``.  If ``write`` returns False,
+        the pipe waits for the event ``drain``.  After the last data the pipe calls the destination's ``end``, if there
+        is one and unless ``end`` is False here.  A file is left open.
         """
         if not callable(getattr(destination, "write", None)):
             raise TypeError(f"a pipe leads to a Socket, or something else with a method write, not to {destination!r}")
@@ -95,7 +95,7 @@ class Readable(Handle[SocketEvent]):
         return destination
 
     def unpipe(self, destination: Writable | None = None) -> Self:
-        """End the pipe to this destination, or all of them.  With the last one the data stop flowing."""
+        """End the pipe to this destination, or all pipes.  When the last pipe ends, the data stop flowing."""
         gone = [pipe for pipe in self._pipes if destination is None or pipe.destination is destination]
         for pipe in gone:
             self._pipes.remove(pipe)
@@ -107,7 +107,7 @@ class Readable(Handle[SocketEvent]):
         return self
 
     def _one_less_is_full(self) -> None:
-        """A destination has room, or is gone: go on if no other one is full."""
+        """Continue if no destination is full: one of them has room again, or is gone."""
         if not any(pipe.full for pipe in self._pipes):
             self.resume()
 
@@ -116,8 +116,8 @@ class Readable(Handle[SocketEvent]):
     def received(self) -> Deferred[Any]:
         """Fires with the next data, or with None when the other side has ended.
 
-        Nothing is read ahead: between two calls the data do not flow.  It fails with what destroyed the socket, or
-        with ``ConnectionClosed``.  With asyncio, await ``received().asFuture(loop)``.
+        Nothing is read ahead: between two calls no data flow.  It fails with the exception that destroyed the socket,
+        or with ``ConnectionClosed``.  With asyncio, await ``received().asFuture(loop)``.
         """
         if self._end_told:
             return defer.succeed(None)
@@ -143,7 +143,7 @@ class Readable(Handle[SocketEvent]):
         return data
 
     def _why_destroyed(self) -> BaseException:
-        """For those who come too late."""
+        """The exception for calls that come after the end."""
         return self._problem or ConnectionClosed("this socket is closed")
 
     # -- what arrives --
@@ -185,7 +185,7 @@ class Readable(Handle[SocketEvent]):
 
 
 class Pipe:
-    """From a readable to something that is written to."""
+    """Carries data from a readable to a destination."""
 
     def __init__(self, source: Readable, destination: Writable, end: bool) -> None:
         self.source = source

@@ -8,10 +8,10 @@
     server.listen(6881)
     run()
 
-A ``Socket`` stands between an application, which it calls through events, and a transport, which it gives a ``Stream``
-to call.  Its two halves are in ``readable.py`` and ``duplex.py``; here is its life, from ``connect`` to ``destroy``.
-Nothing is emitted from within a call of the application: ``_do_later`` puts it off to a turn of its own.  What the
-transport brings comes in a turn of its own already; it begins with ``_do_now``, so that the order stays right.
+A ``Socket`` stands between an application, which it calls through events, and a transport, which calls the socket's
+``Stream``.  Its two halves are in ``readable.py`` and ``duplex.py``; here is its life, from ``connect`` to ``destroy``.
+No event is emitted within a call of the application: ``_do_later`` puts it off to a turn of its own.  Calls of the
+transport come in a turn of their own already; they begin with ``_do_now``, so that the order stays right.
 
 ``docs/socket.md`` lists everything, and where it differs from Node.js.
 """
@@ -44,10 +44,10 @@ __all__ = ["Address", "Server", "Socket", "WriteAfterEnd", "connect", "createCon
 
 
 class Socket(Duplex):
-    """A stream to another program.  Make one and ``connect`` it, or get them from a ``Server``."""
+    """A stream to another program.  Make one and ``connect`` it, or take those of a ``Server``."""
 
     def __init__(self, reactor: Any = None, *, allowHalfOpen: bool = False, settings: Settings | None = None) -> None:
-        """Without ``allowHalfOpen`` our half ends when the other side ends its own; with it, only by ``end``."""
+        """Without ``allowHalfOpen`` our half ends when the peer ends its own; with it, only ``end`` ends it."""
         super().__init__(reactor, allowHalfOpen)
         self._settings = checked_settings(settings)
 
@@ -62,16 +62,16 @@ class Socket(Duplex):
     def connect(self, port: int, host: str | Listener = "localhost", listener: Listener | None = None) -> Self:
         """Connect to a uTP port; ``listener`` is called at the event ``connect``.
 
-        The name is looked up by the reactor: the event ``lookup`` comes for each address that it has.  Failure is an
-        event ``error``, with an exception of ``twisted.internet.error``, then ``close``.  From the event ``close`` on
-        the socket may connect again; it keeps its listeners, its encoding and its options.
+        The reactor looks up the name: the event ``lookup`` comes for each of its addresses.  A failure is an event
+        ``error``, with an exception of ``twisted.internet.error``, then ``close``.  After the event ``close`` the
+        socket may connect again; it keeps its listeners, its encoding and its options.
         """
         host, listener = left_out(host, "localhost", listener)
         port, host = checked_port(port, 1), checked_host(host)
         if self._close_told:
             self._renew()
         if self.destroyed or self._connector is not None or self._transport is not None:
-            raise RuntimeError("this socket has a connection already; it may connect again from its event close on")
+            raise RuntimeError("this socket has a connection already; it may connect again after its event close")
         if listener is not None:
             self.once("connect", listener)
         self.connecting = True
@@ -83,10 +83,10 @@ class Socket(Duplex):
     # -- end --
 
     def destroy(self, error: BaseException | None = None) -> Self:
-        """No more events but ``error``, if there is one, and ``close``.
+        """Stop reading; the last events are ``error``, if there is one, and ``close``.
 
-        Nothing more is read.  What was written before still is on its way in the background, as it would be in the
-        kernel, but nobody will hear whether it arrives: callbacks of ``write`` get an error.
+        Data that were written before are still sent in the background, as the kernel would, but their arrival is not
+        reported: callbacks of ``write`` get an error.
         """
         if error is not None and not isinstance(error, BaseException):
             raise TypeError(f"the error of a socket is an exception or None, not {error!r}")
@@ -94,7 +94,7 @@ class Socket(Duplex):
         return self
 
     def resetAndDestroy(self) -> Self:
-        """The same, but what was written may be lost, and the other side is told with a RESET: it gets an error."""
+        """Destroy the socket and send a RESET: written data may be lost, and the peer gets an error."""
         transport = self._transport
         self._leave(None, tell=True)
         if transport is not None:
@@ -104,7 +104,7 @@ class Socket(Duplex):
     # -- for coroutines --
 
     def connected(self) -> Deferred[Self]:
-        """Fires with this socket when it is connected, or with why that failed."""
+        """Fires with this socket when it is connected; fails with the reason if that fails."""
         if self._transport is not None:
             return defer.succeed(self)
         if self.destroyed:
@@ -112,7 +112,7 @@ class Socket(Duplex):
         return self.when("connect").addCallback(lambda result: self)
 
     def closed(self) -> Deferred[None]:
-        """Fires after the event ``close``; fails if it was for an error."""
+        """Fires after the event ``close``; fails if the reason was an error."""
         if self._close_told:
             return defer.succeed(None) if self._problem is None else defer.fail(self._problem)
         return self.when("close").addCallback(lambda had_error: None)
@@ -137,7 +137,7 @@ class Socket(Duplex):
         self._set_active()
         self._set_options()
 
-        # what was written meanwhile goes before what the listeners write
+        # data that were written meanwhile go before those of the listeners
         transport.registerProducer(producer, True)
         early, self._early = self._early, []
         for data, callback in early:
@@ -156,7 +156,7 @@ class Socket(Duplex):
             self._server.emit("connection", self)
 
     def _failed(self, host: str, failure: Failure) -> None:
-        """There is no connection, and none will come."""
+        """The attempt to connect has failed."""
         if self.destroyed:
             return
         if failure.check(DNSLookupError):
@@ -166,14 +166,14 @@ class Socket(Duplex):
             self._tell_end(failure.value, failure.value)
 
     def _arrived(self, data: bytes) -> None:
-        """The next bytes of the other side."""
+        """The next bytes of the peer."""
         self._do_now()
         if not self.destroyed:
             self._set_active()
             self._take(data)
 
     def _peer_ended(self) -> None:
-        """The other side will send no more."""
+        """The peer has ended its half."""
         self._do_now()
         if self.destroyed:
             return
@@ -186,12 +186,12 @@ class Socket(Duplex):
             self.end()
 
     def _lost(self, transport: Any, reason: Failure) -> None:
-        """The connection is gone; it may be one that was left long before."""
+        """A connection has ended; it may be one that the socket left before."""
         self._do_now()
         if transport is not self._transport:
             return
         if self._held:
-            # what has arrived is read first
+            # data that have arrived are read first
             self._behind_held = lambda: self._lost(transport, reason)
             return
         error = None if reason.check(ConnectionDone) else reason.value
@@ -204,7 +204,7 @@ class Socket(Duplex):
     # -- the last things --
 
     def _leave(self, error: BaseException | None, tell: bool) -> None:
-        """Nobody wants the connection any more; the transport does the rest on its own."""
+        """Leave the connection; the transport does the rest on its own."""
         if self.destroyed:
             return
         transport = self._transport
@@ -230,7 +230,7 @@ class Socket(Duplex):
         self._stop_timer()
 
     def _tell_end(self, reason: BaseException | None, error: BaseException | None) -> None:
-        """The last events.  ``reason`` is for those whose data may be lost."""
+        """Emit the last events.  ``reason`` goes to callbacks whose data may be lost."""
         if error is not None:
             self.emit("error", error)
         callbacks = [callback for _, callback in self._early if callback is not None]
@@ -250,7 +250,7 @@ class Socket(Duplex):
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Stream(Protocol):
-    """Whom the transport calls, as its protocol and as its producer, in the name of a Socket."""
+    """The protocol and producer of a transport; passes its calls on to a Socket."""
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
@@ -265,7 +265,7 @@ class Stream(Protocol):
         self._socket._peer_ended()
 
     def writeConnectionLost(self) -> None:
-        """`finish` says more."""
+        """The event `finish` comes with the acknowledgement."""
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
         self._socket._lost(self.transport, reason)
@@ -316,12 +316,12 @@ class Server(Handle[ServerEvent]):
         super().__init__(reactor)
         self.allowHalfOpen = allowHalfOpen
         self.maxConnections: int | None = None
-        """Who comes when there are so many already is turned away.  None is without limit."""
+        """Maximum number of open connections; further ones are refused.  None is without limit."""
         self._settings = checked_settings(settings)
         self._port: Any = None  # while listening
         self._looking_up = False  # the name of the host
         self._closing = False  # `close` was called, and its event has not come yet
-        self._stopped = False  # nobody can connect any more
+        self._stopped = False  # the port is closed
         self._sockets: set[Socket] = set()
         self._close_callbacks: list[tuple[Listener, BaseException | None]] = []
         if listener is not None:
@@ -339,8 +339,8 @@ class Server(Handle[ServerEvent]):
     ) -> Self:
         """Listen on a UDP port, 0 for a free one; ``listener`` is called at the event ``listening``.
 
-        ``host`` is one of our addresses or a name of one, ``"::"`` for all of IPv6 and None for all of IPv4.  If that
-        fails there comes an event ``error``, with ``CannotListenError`` if the port is taken; then try again.
+        ``host`` is one of our addresses or its name, ``"::"`` for all of IPv6, and None for all of IPv4.  If it fails,
+        the event ``error`` comes, with ``CannotListenError`` if the port is taken; the server may then try again.
         """
         port, listener = left_out(port, 0, listener)
         host, listener = left_out(host, None, listener)
@@ -377,16 +377,16 @@ class Server(Handle[ServerEvent]):
         return self
 
     def address(self) -> Address | None:
-        """Where it listens; None if it does not."""
+        """Returns the address of a listening server, else None."""
         return None if self._port is None else address_of(self._port.getHost())
 
     @property
     def connections(self) -> int:
-        """How many there are now."""
+        """Number of open connections."""
         return len(self._sockets)
 
     def getConnections(self, callback: Callable[[Exception | None, int], None]) -> Self:
-        """``callback(None, count)``, in a later turn."""
+        """Call ``callback(None, count)`` in a later turn."""
         checked_listener(callback, "a callback")
         self._do_later(lambda: callback(None, self.connections))
         return self
@@ -394,7 +394,7 @@ class Server(Handle[ServerEvent]):
     # -- for coroutines --
 
     def listening(self) -> Deferred[Self]:
-        """Fires with this server when it listens, or with why it cannot."""
+        """Fires with this server when it listens; fails with the reason if it cannot."""
         return self.when("listening").addCallback(lambda result: self) if self._port is None else defer.succeed(self)
 
     def closed(self) -> Deferred[None]:
@@ -475,7 +475,7 @@ def connect(
     allowHalfOpen: bool = False,
     settings: Settings | None = None,
 ) -> Socket:
-    """A new Socket that connects; see ``Socket`` and its ``connect``."""
+    """Returns a new Socket that connects; see ``Socket`` and its ``connect``."""
     return Socket(reactor, allowHalfOpen=allowHalfOpen, settings=settings).connect(port, host, listener)
 
 
@@ -489,5 +489,5 @@ def createServer(
     allowHalfOpen: bool = False,
     settings: Settings | None = None,
 ) -> Server:
-    """A new Server, which does not listen yet; see ``Server``."""
+    """Returns a new Server that does not listen yet; see ``Server``."""
     return Server(listener, reactor, allowHalfOpen=allowHalfOpen, settings=settings)
