@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.
     ("errors", "environment", "offload", "events", "encodings", "arguments"),
-    ("udp", "outbox", "silence"),
+    ("udp", "outbox", "silence", "newcomers"),
     ("protocol", "program", "unread"),
     ("transport", "readable"),
     ("tls", "duplex", "sharing", "datagrams", "unwrapping"),

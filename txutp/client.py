@@ -195,7 +195,6 @@ class UTPClientTransport(TLSCapableTransport):
         self.addr = self._connection.address
         self._peer = twisted_address(self._connection.address)
         self._connected()
-        self.settle()
 
     def _give_up_attempts(self) -> None:
         self._stop_waiting()
@@ -261,28 +260,17 @@ class Attempt:
 
     utp: UTPProtocol
     connection: Connection
+    hungry = False  # nothing was written yet
 
     def __init__(self, client: UTPClientTransport) -> None:
         self._client = client
 
     def settle(self) -> None:
         """Called by ``UTPProtocol`` when something happened to the connection."""
-        if self.connection is self._client._connection:
-            # it came up in this turn, and ends in the same one
-            self._client.settle()
-        elif self.connection.state == CLOSED:
+        if self.connection.state == CLOSED:
             self._client.attempt_failed(self)
         elif self.connection.accepted:
             self._client.attempt_succeeded(self)
-
-    @property
-    def hungry(self) -> bool:
-        """In the turn in which the connection came up the client may have a producer already."""
-        return self._client.hungry
-
-    def refill(self) -> None:
-        """The client may have more to send."""
-        self._client.refill()
 
 
 class Nowhere:

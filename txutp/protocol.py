@@ -5,7 +5,8 @@ the socket is drained, ``settle`` looks at each connection that something happen
 application, which may write; then the connection's acks and data leave.  So an application sees one ``dataReceived``
 and a peer one ack however many datagrams came.
 
-A write outside of such a turn schedules a settle; a timer that fires leads to one.
+A write outside of such a turn schedules a settle; a timer that fires leads to one.  What follows ``connectionMade``
+waits for the turn after it (``newcomers.py``).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 from txutp.environment import environment_of
+from txutp.newcomers import Newcomers
 from txutp.outbox import Outbox
 from txutp.silence import Silence
 from txutp.udp import PAYLOAD_SHARE, RunJoiner, batch_port_of
@@ -91,6 +93,7 @@ class UTPProtocol(DatagramProtocol):
         self.multiplexer.listening = accept is not None
         self._outbox = Outbox(self.multiplexer, self.now_us)
         self._silence = Silence(self.multiplexer)
+        self._newcomers = Newcomers(reactor, self.multiplexer, self.settle)
         self.port_address: Any = None  # what it is bound to; kept when it is gone
         self._joiner = RunJoiner(self.datagrams_received)
         self._settling = False
@@ -134,6 +137,7 @@ class UTPProtocol(DatagramProtocol):
     def stopProtocol(self) -> None:
         """The UDP port is gone: every connection hears it, and no timer is left."""
         self._outbox.port = None
+        self._newcomers.release()
         if self._shutdown_trigger is not None:
             self.reactor.removeSystemEventTrigger(self._shutdown_trigger)
             self._shutdown_trigger = None
@@ -221,6 +225,7 @@ class UTPProtocol(DatagramProtocol):
     def farewell(self) -> None:
         """The socket closes: peers of connections that are still up should not have to find out by themselves."""
         self._outbox.flush()
+        self._newcomers.release()
         for connection in self.multiplexer:
             if connection.state == CONNECTED:
                 connection.abort(PORT_CLOSED)
@@ -334,12 +339,15 @@ class UTPProtocol(DatagramProtocol):
             return
         self._settling = True
         multiplexer = self.multiplexer
+        newcomers = self._newcomers
         try:
             for _ in range(ROUNDS):
                 touched = multiplexer.touched
                 if not touched:
                     break
                 multiplexer.touched = []
+                if newcomers.of_this_turn:
+                    touched = newcomers.put_off(touched)
                 self._outbox.begin_round(len(touched))
                 for connection in touched:
                     try:
@@ -349,6 +357,8 @@ class UTPProtocol(DatagramProtocol):
                 self._outbox.flush()
         finally:
             self._settling = False
+        if newcomers.of_this_turn:
+            newcomers.end_turn()
         if multiplexer.failures:
             self._log_failures()
         if self._ended and not self._must_stay():
@@ -368,11 +378,8 @@ class UTPProtocol(DatagramProtocol):
         # a proven newcomer is handed over, although it may have ended in this very turn; its SYN does not count
         if not connection.accepted and connection.segments_received:
             connection.accepted = True
-            if connection.owner is None and not connection.initiator:
-                if self.accept is not None:
-                    self.accept(connection)
-                else:
-                    connection.abort(PORT_CLOSED)
+            if self._newcomers.hand_over(connection, self.accept):
+                return
         owner = connection.owner
 
         # to the application; what it asks for meanwhile is done below, so it needs no other round
