@@ -27,7 +27,7 @@ class Newcomers:
         self._reactor = reactor
         self._multiplexer = multiplexer
         self._settle = settle
-        self.of_this_turn: list[Connection] = []
+        self.of_this_turn: set[Connection] = set()
         # They count as touched without being listed by the multiplexer, so that nothing settles them earlier.
         self._waiting: list[Connection] = []
         self._call: IDelayedCall | None = None
@@ -47,7 +47,7 @@ class Newcomers:
             connection.abort(PORT_CLOSED)
         if connection.owner is None:
             return False
-        self.of_this_turn.append(connection)
+        self.of_this_turn.add(connection)
         ended = connection.eof_sequence is not None or connection.state == CLOSED
         if ended or connection.receiving.ready_bytes:
             self._waiting.append(connection)
