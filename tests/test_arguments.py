@@ -170,7 +170,7 @@ def test_a_timeout_that_is_none(use: Callable[..., object], timeout: Any) -> Non
 
 
 @pytest.mark.parametrize("use", [connecting_endpoint, connecting])
-@pytest.mark.parametrize("address", [("127.0.0.1",), ("127.0.0.1", -1), ("127.0.0.1", 1.0), (None, 0), 5, ("x", 5)])
+@pytest.mark.parametrize("address", [("127.0.0.1",), ("127.0.0.1", -1), ("127.0.0.1", 1.0), (None, 0), 5, "a\0b"])
 def test_a_bind_address_that_is_none(use: Callable[..., object], address: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="bindAddress"):
         use(bindAddress=address)

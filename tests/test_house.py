@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("protocol", "program", "unread"),
     ("transport", "readable"),
     ("tls", "duplex", "sharing", "datagrams", "unwrapping"),
-    ("port", "client"),
+    ("port", "client", "strings"),
     ("congestion", "endpoints", "socket"),
     # The public names, which the command asks for its version.
     ("",),

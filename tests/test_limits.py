@@ -28,7 +28,7 @@ from txutp.testing import Datagram, Link, Network
         ("receive_buffer_bytes", 10, "receive_buffer_bytes is from 4096 to 1073741824, not 10"),
         ("maximum_timeouts", 0, "maximum_timeouts is at least 1, not 0"),
         ("keepalive_us", 5, "keepalive_us is at least 1000000, not 5"),
-        ("minimum_timeout_us", 61_000_000, "minimum_timeout_us .* is not above maximum_timeout_us"),
+        ("minimum_timeout_us", 61_000_000, "minimum_timeout_us .* must not be above maximum_timeout_us"),
         ("resets_per_second", -1, "resets_per_second is at least 0, not -1"),
     ],
 )

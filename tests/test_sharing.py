@@ -512,7 +512,7 @@ def test_reactors_do_not_share() -> None:
         (("127.0.0.1",), TypeError, r"bindAddress is \(host, port\), not"),
         (7, TypeError, r"bindAddress is \(host, port\), not 7"),
         (("127.0.0.1", "6881"), TypeError, "with a number as port"),
-        (("localhost", 0), ValueError, "numeric address of ours"),
+        (("local\0host", 0), ValueError, "numeric address of ours"),
         (("", 70_000), ValueError, "from 0 to 65535"),
     ],
 )

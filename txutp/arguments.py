@@ -48,26 +48,30 @@ def checked_host(host: object) -> str:
 
 
 def checked_interface(interface: object) -> str:
-    """The address of ours to listen on; empty for all of IPv4."""
+    """The address of ours to listen on, or a name of one; empty for all of IPv4."""
     if not isinstance(interface, str):
-        raise TypeError(f'interface is a numeric address of ours, or "" for any, not {interface!r}')
+        raise TypeError(f'interface is a numeric address of ours, a name of one, or "" for any, not {interface!r}')
     if not interface.isprintable():
-        raise ValueError(f'interface is a numeric address of ours, or "" for any, not {interface!r}')
+        raise ValueError(f'interface is a numeric address of ours, a name of one, or "" for any, not {interface!r}')
     return interface
 
 
 def checked_bind_address(address: Any) -> tuple[str, int] | None:
-    """The address of ours to connect from, as (host, port); None for any."""
+    """The address of ours to connect from, as (host, port); None for any.  A host alone leaves the port open."""
     if address is None:
         return None
     try:
-        host, port = address
+        host, port = (address, 0) if isinstance(address, (str, bytes)) else address
     except (TypeError, ValueError) as problem:
         raise TypeError(f"bindAddress is (host, port), not {address!r}") from problem
+    if isinstance(host, bytes):
+        host = host.decode("ascii", "backslashreplace")
     if not isinstance(host, str) or isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"bindAddress is (host, port) with a number as port, not {address!r}")
-    if host and not is_numeric(host):
-        raise ValueError(f'the host in bindAddress is a numeric address of ours, or "" for any, not {host!r}')
+    if not host.isprintable():
+        raise ValueError(
+            f'the host in bindAddress is a numeric address of ours, a name of one, or "" for any, not {host!r}'
+        )
     checked_port(port, 0, "the port in bindAddress")
     return host, port
 

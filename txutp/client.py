@@ -124,7 +124,7 @@ class UTPClientTransport(TLSCapableTransport):
             return
         self._untried = alternating(addresses)
         local_host = (connector.bindAddress or ("", 0))[0]
-        if local_host and addresses:
+        if is_numeric(local_host) and addresses:
             # the other ones cannot be reached from there
             self._untried = [where for where in self._untried if is_ipv6(where[0]) == is_ipv6(local_host)]
             self._problem = error.ConnectBindError(
@@ -158,7 +158,8 @@ class UTPClientTransport(TLSCapableTransport):
             attempt.utp = utp
             attempt.connection = utp.connect(where, attempt, self._settings, self._connector.lone_timeout_us)
         except error.CannotListenError as refusal:
-            self._problem = error.ConnectBindError(refusal.socketError.errno, str(refusal.socketError))
+            problem = refusal.socketError
+            self._problem = error.ConnectBindError(problem.errno, problem.strerror or str(problem))
             return False
         except ConnectionRefused as refusal:
             self._problem = error.ConnectError(string=str(refusal))
@@ -331,7 +332,7 @@ class UTPConnector(base.BaseConnector):
         port: int | str,
         factory: Any,
         timeout: float | None,
-        bindAddress: tuple[str, int] | None,
+        bindAddress: str | bytes | tuple[str | bytes, int] | None,
         settings: Settings | None,
     ) -> None:
         if isinstance(port, str):
@@ -370,15 +371,16 @@ def connectUTP(
     port: int | str,
     factory: Any,
     timeout: float | None = 30,
-    bindAddress: tuple[str, int] | None = None,
+    bindAddress: str | bytes | tuple[str | bytes, int] | None = None,
     settings: Settings | None = None,
 ) -> UTPConnector:
     """Connect to a uTP port; as ``reactor.connectTCP``.
 
     ``port`` is a number or the name of a service, ``timeout`` in seconds (None for none).  Without ``bindAddress`` the
     connection leaves from a UDP port that it shares with others.  With (host, port) it leaves from there: from the
-    port that listens there, if this reactor has it open, else from one of its own.  An empty host or the port 0 leave
-    that part to us.  Failures reach the factory's ``clientConnectionFailed``.  If the factory has a method
+    port that listens there, if this reactor has it open, else from one of its own.  The host is an address of ours, or
+    a name of one, which is looked up at once as TCP does it; an empty host or the port 0 leave that part to us.
+    Failures reach the factory's ``clientConnectionFailed``.  If the factory has a method
     ``clientNameResolved(connector, addresses)``, that hears which addresses a name has, the best first.
     """
     connector = UTPConnector(reactor, host, port, factory, timeout, bindAddress, settings)

@@ -9,14 +9,14 @@ utp:host=example.org:port=6881:timeout=10  a client that gives up after ten seco
 utp:example.org:6881:localPort=6881        a client that leaves from our own port, which may be listening
 utp:example.org:6881:believeUnreachable=no a client that no ICMP error stops, as hole punching needs it
 
-Both kinds take ``congestion=ledbat`` (or ``ledbat++``, ``shallow``, or the dotted name of a controller class) and
-``target=25ms``, how long packets may wait in queues.
+Both kinds take options that are fields of ``Settings``, like ``congestion=ledbat``, ``target=25ms`` or ``buffer=4M``;
+``strings.py`` lists them all.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 from twisted.internet import defer, error
@@ -32,7 +32,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpointStringParser,
 )
 from twisted.plugin import IPlugin
-from twisted.python.reflect import namedAny
+from twisted.python.reflect import safe_repr
 from zope.interface import implementer
 
 from txutp.arguments import (
@@ -46,15 +46,12 @@ from txutp.arguments import (
     checked_timeout,
 )
 from txutp.client import connectUTP
-from txutp.core.controllers import CONTROLLERS
 from txutp.core.settings import Settings
-from txutp.core.units import SECOND_US
 from txutp.datagrams import checked_datagram_protocol
 from txutp.port import adoptUTPPort, listenUTP
+from txutp.strings import read_client, read_server
 
 __all__ = ["AdoptedUTPServerEndpoint", "UTPClientEndpoint", "UTPServerEndpoint"]
-
-UNITS_US = {"us": 1, "ms": 1_000, "s": SECOND_US}
 
 
 @implementer(IStreamServerEndpoint)
@@ -79,6 +76,12 @@ class UTPServerEndpoint:
         self._backlog = checked_backlog(backlog)
         self._interface = checked_interface(interface)
         self._settings = checked_settings(settings)
+
+    def __repr__(self) -> str:
+        options: dict[str, object] = {} if self._backlog == 50 else {"backlog": self._backlog}
+        if self._datagram_protocol is not None:
+            options["datagramProtocol"] = self._datagram_protocol.__class__
+        return described(self, host_and_port(self._interface or "*", self._port), options, self._settings)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Fires at once with the listening port, or with ``CannotListenError``."""
@@ -114,6 +117,12 @@ class AdoptedUTPServerEndpoint:
         self._datagram_protocol = datagramProtocol
         self._used = False
 
+    def __repr__(self) -> str:
+        options: dict[str, object] = {} if self._backlog == 50 else {"backlog": self._backlog}
+        if self._datagram_protocol is not None:
+            options["datagramProtocol"] = self._datagram_protocol.__class__
+        return described(self, f"fd={self._fileno}", options, self._settings)
+
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Fires at once with the listening port, or with why there is none; works only once."""
         if self._used:
@@ -144,17 +153,23 @@ class UTPClientEndpoint:
         host: str | bytes,
         port: int,
         timeout: float | None = 30,
-        bindAddress: str | tuple[str, int] | None = None,
+        bindAddress: str | bytes | tuple[str | bytes, int] | None = None,
         settings: Settings | None = None,
     ) -> None:
-        """``bindAddress`` is a numeric address of ours, alone or with a port; see ``connectUTP`` for the others."""
+        """``bindAddress`` is an address of ours, alone or with a port; see ``connectUTP`` for the others."""
         self._reactor = reactor
         self._host = checked_host(host.decode("idna") if isinstance(host, bytes) else host)
         # Of a number that no port has Twisted's endpoints tell whoever connects.
         self._port = port if isinstance(port, str) else checked_number(port, 1)
         self._timeout = checked_timeout(timeout)
-        self._bind_address = checked_bind_address((bindAddress, 0) if isinstance(bindAddress, str) else bindAddress)
+        self._bind_address = checked_bind_address(bindAddress)
         self._settings = checked_settings(settings)
+
+    def __repr__(self) -> str:
+        options: dict[str, object] = {} if self._timeout == 30 else {"timeout": self._timeout}
+        if self._bind_address is not None:
+            options["bindAddress"] = self._bind_address
+        return described(self, host_and_port(self._host, self._port), options, self._settings)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the connected protocol, or with why there is none; cancelling it gives up."""
@@ -192,8 +207,11 @@ class UTPServerParser:
     prefix = "utp"
 
     def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
-        parse = _parse_adopted_server if "fd" in kwargs else _parse_server
-        return parse(reactor, *args, **kwargs)
+        """Returns an endpoint; raises TypeError or ValueError with how such a string is written."""
+        arguments, settings = read_server(args, kwargs)
+        if "fd" in arguments:
+            return AdoptedUTPServerEndpoint(reactor, arguments.pop("fd"), settings=settings, **arguments)
+        return UTPServerEndpoint(reactor, settings=settings, **arguments)
 
 
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
@@ -203,75 +221,27 @@ class UTPClientParser:
     prefix = "utp"
 
     def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> UTPClientEndpoint:
-        return _parse_client(reactor, *args, **kwargs)
+        """Returns an endpoint; raises TypeError or ValueError with how such a string is written."""
+        arguments, settings = read_client(args, kwargs)
+        address, port = arguments.pop("bindAddress", None), arguments.pop("localPort", None)
+        bind_address = None if address is None and port is None else (address or "", port or 0)
+        return UTPClientEndpoint(reactor, bindAddress=bind_address, settings=settings, **arguments)
 
 
-def _parse_server(
-    reactor: Any,
-    port: str,
-    backlog: str = "50",
-    interface: str = "",
-    *,
-    congestion: str | None = None,
-    target: str | None = None,
-) -> UTPServerEndpoint:
-    return UTPServerEndpoint(reactor, int(port), int(backlog), interface, _parse_settings(congestion, target))
+def described(endpoint: object, where: str, options: dict[str, object], settings: Settings | None) -> str:
+    """What ``repr`` shows of an endpoint: where, and what is not as by default.  It calls nothing of the caller's."""
+    shown = dict(options)
+    for field in fields(Settings):
+        value = getattr(settings, field.name, field.default)
+        if value is not field.default and value != field.default:
+            shown[field.name] = value
+    words = [endpoint.__class__.__name__, where if where.isprintable() else ascii(where)]
+    words += [
+        f"{name}={value.__name__ if isinstance(value, type) else safe_repr(value)}" for name, value in shown.items()
+    ]
+    return f"<{' '.join(words)}>"
 
 
-def _parse_adopted_server(
-    reactor: Any,
-    *,
-    fd: str,
-    backlog: str = "50",
-    congestion: str | None = None,
-    target: str | None = None,
-) -> AdoptedUTPServerEndpoint:
-    return AdoptedUTPServerEndpoint(reactor, int(fd), int(backlog), _parse_settings(congestion, target))
-
-
-def _parse_client(
-    reactor: Any,
-    host: str,
-    port: str,
-    timeout: str = "30",
-    bindAddress: str | None = None,
-    *,
-    localPort: str | None = None,
-    believeUnreachable: str = "yes",
-    congestion: str | None = None,
-    target: str | None = None,
-) -> UTPClientEndpoint:
-    if believeUnreachable not in ("yes", "no"):
-        raise ValueError(f"believeUnreachable is yes or no, not {believeUnreachable!r}")
-    settings = replace(_parse_settings(congestion, target), believe_unreachable=believeUnreachable == "yes")
-    bind_address = None if bindAddress is None and localPort is None else (bindAddress or "", int(localPort or 0))
-    return UTPClientEndpoint(reactor, host, checked_port(int(port), 1), float(timeout), bind_address, settings)
-
-
-def _parse_settings(congestion: str | None, target: str | None) -> Settings:
-    """The settings that a string asks for; ValueError with what is accepted."""
-    chosen: dict[str, Any] = {}
-    if congestion is not None:
-        if congestion in CONTROLLERS:
-            chosen["congestion"] = CONTROLLERS[congestion]
-        else:
-            try:
-                chosen["congestion"] = namedAny(congestion)
-            except Exception as problem:
-                known = ", ".join(CONTROLLERS)
-                raise ValueError(
-                    f"congestion is one of {known}, or the dotted name of a controller class, not {congestion!r}"
-                ) from problem
-    if target is not None:
-        chosen["target_delay_us"] = _parse_duration_us(target)
-    return Settings(**chosen)
-
-
-def _parse_duration_us(text: str) -> int:
-    """Microseconds in ``25ms``, ``0.025s`` or ``25000us``."""
-    number = text.rstrip("mus")
-    unit = text[len(number) :]
-    try:
-        return round(float(number) * UNITS_US[unit])
-    except (KeyError, ValueError, OverflowError) as problem:
-        raise ValueError(f"a time is a number with a unit, like 25ms, 0.025s or 25000us, not {text!r}") from problem
+def host_and_port(host: str, port: object) -> str:
+    """A host and its port as URLs have them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

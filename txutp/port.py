@@ -201,7 +201,8 @@ def listenUTP(
 ) -> UTPPort:
     """Accept uTP connections on a UDP port; as ``reactor.listenTCP``.
 
-    ``interface`` is a numeric address, "" for all of IPv4 and "::" for IPv6 (and IPv4, where the system has it so).
+    ``interface`` is a numeric address of ours, a name of an IPv4 one (which is looked up at once, as TCP does it),
+    "" for all of IPv4 and "::" for IPv6 (and IPv4, where the system has it so).
     ``backlog`` connections at least may be under way without having proved their source
     (``Settings.maximum_half_open`` allows more).  ``datagramProtocol`` is a ``DatagramProtocol`` that gets what is not
     uTP, and writes from the same port: a DHT node, say.  Raises ``CannotListenError``.

@@ -25,6 +25,7 @@ from twisted.internet import error, udp
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IReactorFDSet
 
+from txutp.arguments import is_numeric
 from txutp.core.batch import Address
 from txutp.core.connection import Connection
 from txutp.core.settings import Settings
@@ -93,6 +94,7 @@ def port_to_listen_on(
 ) -> UTPProtocol:
     """Open a UDP port, or take one that nobody listens on any more; raises ``CannotListenError``."""
     ports = ports_of(reactor)
+    interface = numeric(interface, number, socket.AF_INET)
     host = canonical(interface) or ANY_IPV4
     utp = ports.at(host, number) if number else None
     if utp is not None and utp.accept is None:
@@ -118,7 +120,7 @@ def port_to_connect_from(
     interface, number = bind_address or ("", 0)
     host = ANY_IPV6 if is_ipv6(remote[0]) else ANY_IPV4
     if interface:
-        host = canonical(interface)
+        host = canonical(numeric(interface, number, socket.AF_INET6 if is_ipv6(remote[0]) else socket.AF_INET))
         if is_ipv6(host) != is_ipv6(remote[0]):
             problem = OSError(f"{remote[0]} cannot be reached from {interface}: one is IPv6, one is not")
             raise error.CannotListenError(interface, number, problem)
@@ -207,6 +209,22 @@ def what_is_wrong_with(taken: socket.socket) -> str:
         return f"it is connected to {taken.getpeername()[:2]}, and would hear nobody else"
     except OSError:
         return ""
+
+
+def numeric(interface: str, number: int, family: int) -> str:
+    """An address of ours in place of a name of it, as bind(2) of a TCP socket finds it; raises ``CannotListenError``.
+
+    It may block, as Twisted does there.
+    """
+    if not interface or is_numeric(interface):
+        return interface
+    try:
+        found = socket.getaddrinfo(interface, None, family, socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as problem:
+        if isinstance(problem, UnicodeError):  # for bind(2) a name that cannot be encoded is one that is not known
+            problem = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        raise error.CannotListenError(interface, number, problem) from problem
+    return str(found[0][4][0])
 
 
 def canonical(host: str) -> str:

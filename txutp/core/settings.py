@@ -99,7 +99,7 @@ class Settings:
                 raise ValueError(f"{field.name} is {accepted}, not {value}")
         if self.minimum_timeout_us > self.maximum_timeout_us:
             raise ValueError(
-                f"minimum_timeout_us ({self.minimum_timeout_us}) is not above"
+                f"minimum_timeout_us ({self.minimum_timeout_us}) must not be above"
                 f" maximum_timeout_us ({self.maximum_timeout_us})"
             )
         check_factory(self.congestion, self.target_delay_us)
