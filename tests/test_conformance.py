@@ -10,10 +10,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from tests import progress
 from tests.conformance.skips import ABOUT_THE_HOST, GAPS_OF_TCP, SKIPPED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +56,36 @@ def bound_titles() -> list[str]:
     return sorted(set(re.findall(r'"(\w+Tests)"', table)) - skipped)
 
 
+def run(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
+    """Run trial and tell which suite it is at; returns its exit code and all that it said."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        # Unbuffered, or what it is at would be known only long afterwards.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert process.stdout is not None
+    late = threading.Timer(TIMEOUT_SECONDS, process.kill)
+    late.start()
+    said = []
+    with process:
+        for line in process.stdout:
+            said.append(line)
+            # Trial writes each class on a line of its own, and its tests indented under it.
+            if re.fullmatch(r"  \w+\n", line):
+                progress.tell(line.strip())
+    is_late = not late.is_alive()
+    late.cancel()
+    output = "".join(said)
+    if is_late:
+        pytest.fail(f"still running after {TIMEOUT_SECONDS} s:\n{output[-SHOWN_CHARACTERS:]}", pytrace=False)
+    return process.returncode, output
+
+
 @pytest.mark.conformance
 @pytest.mark.slow
 @pytest.mark.parametrize("reactor", ["select", "poll", "epoll", "asyncio"])
@@ -68,27 +100,13 @@ def test_twisted_conformance(reactor: str, tmp_path: Path) -> None:
         "tests.conformance.suite",
     ]
 
-    try:
-        run = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TXUTP_CONFORMANCE_CONNECTED": str(connected)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            timeout=TIMEOUT_SECONDS,
-        )
-    except subprocess.TimeoutExpired as expired:
-        said = (expired.stdout or b"").decode("utf-8", "replace")
-        pytest.fail(f"still running after {TIMEOUT_SECONDS} s:\n{said[-SHOWN_CHARACTERS:]}", pytrace=False)
-
-    skipped = skips(run.stdout)
+    returncode, output = run(command, {"TXUTP_CONFORMANCE_CONNECTED": str(connected)})
+    skipped = skips(output)
     for test, reason in skipped.items():
         print(f"skipped {test}: {reason}")
-    if run.returncode:
+    if returncode:
         # The tracebacks stand between the list of all tests and the last line.
-        tracebacks = run.stdout[max(run.stdout.find("\n====="), 0) :]
+        tracebacks = output[max(output.find("\n====="), 0) :]
         pytest.fail(f"{' '.join(command)}\n{tracebacks[-SHOWN_CHARACTERS:]}", pytrace=False)
     excused = {*SKIPPED.values(), *GAPS_OF_TCP}
     unexcused = {
@@ -97,8 +115,8 @@ def test_twisted_conformance(reactor: str, tmp_path: Path) -> None:
         if reason not in excused and not reason.startswith(ABOUT_THE_HOST)
     }
     assert unexcused == {}
-    assert len(skipped) == count("skips", run.stdout)
+    assert len(skipped) == count("skips", output)
     names = set(connected.read_text(encoding="utf-8").split())
-    assert count("successes", run.stdout) >= len(names) >= MINIMUM
+    assert count("successes", output) >= len(names) >= MINIMUM
     idle = {title for title in bound_titles() if not any(f".suite.{title}." in name for name in names)}
     assert idle == set(), "bound, and none of their tests connects"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+
+from tests.missing import need_capture
 
 from .relay import relayed
 from .support import (
@@ -41,9 +42,7 @@ ST_DATA, ST_FIN, ST_STATE, ST_RESET, ST_SYN = map(str, range(5))
 @pytest.fixture
 def tshark() -> str:
     """The program that reads captures; dumpcap, which makes them, comes in the same package."""
-    for program in ("tshark", "dumpcap"):
-        if shutil.which(program) is None:
-            pytest.fail(f"{program} is missing: run `apt-get install tshark`")
+    need_capture("lo")
     return "tshark"
 
 
