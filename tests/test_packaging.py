@@ -7,6 +7,7 @@ package can break every other plugin of Twisted; no other test would notice eith
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.wheels import offline_with, wheels_for
 
 pytestmark = [pytest.mark.packaging, pytest.mark.slow]
 
@@ -102,12 +105,13 @@ else:
 """
 
 
-def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command; what it says is returned, or shown when it fails."""
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
+    """Run a command, with more variables of the environment; what it says is returned, or shown when it fails."""
     # Where we come from must not help: no inherited path, no warnings about pip's age.
     environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
     environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    environment.update(variables)
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -127,6 +131,8 @@ def run(*command: str | Path, cwd: Path) -> str:
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what belongs to the checkout, so that building leaves nothing behind in it."""
+    if shutil.which("git") is None:
+        pytest.skip("git is missing: nobody knows which files belong to the repository")
     listing = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],
         cwd=ROOT,
@@ -144,25 +150,19 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def artifacts(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The source distribution, and the wheel that is built from it."""
-    output = tmp_path_factory.mktemp("artifacts")
-    run(sys.executable, "-m", "build", "--outdir", output, tree, cwd=output)
-    [sdist] = output.glob("*.tar.gz")
-    [wheel] = output.glob("*.whl")
-    return {"sdist": sdist, "wheel": wheel}
+def wheelhouse(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that the package depends on or is built with, so that only this needs the network, and only once."""
+    return wheels_for(tree, tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture(scope="session")
-def wheelhouse(artifacts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All that the package depends on or is built with, so that only this needs the network."""
-    house = tmp_path_factory.mktemp("wheelhouse")
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", house)
-    # Older versions of pip want "wheel" to build with, newer ones only setuptools.
-    run(*pip, artifacts["wheel"], "setuptools", "wheel", cwd=house)
-    for ours in house.glob("txutp-*"):
-        ours.unlink()
-    return house
+def artifacts(tree: Path, wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The source distribution, and the wheel that is built from it."""
+    output = tmp_path_factory.mktemp("artifacts")
+    run(sys.executable, "-m", "build", "--outdir", output, tree, cwd=output, **offline_with(wheelhouse))
+    [sdist] = output.glob("*.tar.gz")
+    [wheel] = output.glob("*.whl")
+    return {"sdist": sdist, "wheel": wheel}
 
 
 def names_in(archive: Path) -> set[str]:
@@ -186,6 +186,25 @@ def test_contents(artifacts: dict[str, Path], kind: str) -> None:
     assert names.isdisjoint({"twisted/__init__.py", "twisted/plugins/__init__.py"})
 
 
+def test_the_source_distribution_is_the_checkout(artifacts: dict[str, Path], tree: Path) -> None:
+    """Packagers run the tests from it, and most files are of some use to a test."""
+    files = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
+    made = {name for name in files if name.partition("/")[0] in ("build", "dist") or ".egg-info/" in name}
+    assert files - made - names_in(artifacts["sdist"]) == set()
+
+
+def test_its_tests_run_from_the_source_distribution(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    """Unpacked, without a repository and not installed: the tests of files, of the core and of the transport."""
+    with tarfile.open(artifacts["sdist"]) as tar:
+        tar.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    [unpacked] = tmp_path.iterdir()
+    some = [f"tests/test_{name}.py" for name in ("house", "scenarios", "packet", "handshake", "transport", "strings")]
+    said = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *some, cwd=unpacked)
+    assert re.search(r"^\d{3,} passed", said, re.MULTILINE), said
+    everything = run(sys.executable, "-m", "pytest", "-q", "--collect-only", cwd=unpacked)
+    assert "error" not in everything.rpartition("\n\n")[2]
+
+
 @pytest.mark.parametrize("way", ["sdist", "wheel", "directory", "editable"])
 def test_install_use_uninstall(
     way: str, tree: Path, artifacts: dict[str, Path], wheelhouse: Path, tmp_path: Path
@@ -203,8 +222,7 @@ def test_install_use_uninstall(
     pip = (sys.executable, "-m", "pip", "--python", python)
 
     # install and use
-    offline = ("--no-index", "--find-links", wheelhouse)
-    run(*pip, "install", "--quiet", *offline, *what, cwd=elsewhere)
+    run(*pip, "install", "--quiet", *what, cwd=elsewhere, **offline_with(wheelhouse))
     assert "echoed with" in run(python, "-c", ECHO, cwd=elsewhere)
     run(python, "-c", NO_REACTOR, cwd=elsewhere)
     assert list(scripts.glob("txutp*"))

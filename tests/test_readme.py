@@ -20,6 +20,8 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString, serverFromString
 
+from tests.missing import leave_out
+from tests.wheels import offline_with, wheels_for
 from txutp import AdoptedUTPServerEndpoint, UTPClientEndpoint, UTPServerEndpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,7 +174,8 @@ def test_install_and_demo(tmp_path: Path) -> None:
             tree.mkdir(exist_ok=True)
             shutil.copy2(source, tree / name)
     venv.create(tmp_path / "venv", with_pip=True)
-    inside = environment(tmp_path / "venv" / "bin", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    wheels = offline_with(wheels_for(tree, tmp_path))
+    inside = environment(tmp_path / "venv" / "bin", PIP_DISABLE_PIP_VERSION_CHECK="1", **wheels)
     # What is installed has to do, not what this test was started from.
     del inside["PYTHONPATH"]
 
@@ -225,6 +228,8 @@ def test_bittorrent(place: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="the benchmarks ask the system as POSIX systems are asked")
 def test_throughput(place: Path) -> None:
     """The command behind the numbers prints such a table; here a small one."""
+    if shutil.which("node") is None or not (ROOT / "tests" / "interop" / "node_modules" / "utp-native").exists():
+        leave_out("utp-native, which the table compares with, is missing: run `npm install` in tests/interop")
     done = run(f"{block(THROUGHPUT).strip()} --quick --row utp --row tcp --row utp-native", place)
 
     header = next(line for line in done.stdout.decode().splitlines() if line.startswith("|"))

@@ -1,0 +1,46 @@
+"""The wheels that the tests of packaging install: fetched once for an environment, then there without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+FETCH_SECONDS = 300
+
+
+def wheels_for(tree: Path, spare: Path) -> Path:
+    """The directory with all that the package and its command depend on, and are built with.
+
+    It is kept in the environment of this Python, or made in ``spare`` if that belongs to somebody else.
+    """
+    what = hashlib.sha256((tree / "setup.py").read_bytes() + sys.version.encode()).hexdigest()[:16]
+    home = Path(sys.prefix) if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK) else spare
+    house = home / "wheels" / what
+    if not house.exists():
+        shutil.rmtree(house.parent, ignore_errors=True)
+        fresh = house.parent / "fetching"
+        # Older versions of pip want "wheel" to build with, newer ones only setuptools.
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--wheel-dir",
+            str(fresh),
+        ]
+        subprocess.run([*pip, f"{tree}[cli]", "setuptools", "wheel"], cwd=spare, check=True, timeout=FETCH_SECONDS)
+        for ours in fresh.glob("txutp-*"):
+            ours.unlink()
+        fresh.rename(house)
+    return house
+
+
+def offline_with(house: Path) -> dict[str, str]:
+    """Variables with which pip, and what starts it, takes wheels from there and from nowhere else."""
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(house)}
