@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 import txutp
+from txutp.cli import TransferredColumn
 from txutp.demo import CHUNK_BYTES, Report, Source, direction
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,11 +125,69 @@ def test_interrupt_on_a_terminal() -> None:
         while b"Interrupted" not in said:
             said += next_of(terminal)
         output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+        with contextlib.suppress(OSError):  # so a terminal ends on Linux
+            said += next_of(terminal)
     finally:
         process.kill()
         os.close(terminal)
 
     assert (process.returncode, output) == (130, b"")
+    check_it_stays(said, b"Interrupted")
+
+
+PRETENDED = """
+import sys, types
+from twisted.internet.task import deferLater
+import txutp.cli
+
+async def demonstrate(reactor, total_bytes, begun):
+    begun(types.SimpleNamespace(stats=types.SimpleNamespace(bytes_acked=0), received=types.SimpleNamespace(bytes=0)))
+    await deferLater(reactor, 0.3)
+    raise txutp.cli.{problem}("so it is.")
+
+txutp.cli.demonstrate = demonstrate
+txutp.cli.main(["demo"])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such terminals")
+@pytest.mark.parametrize(("problem", "code"), [("Lost", 4), ("TimedOut", 5)])
+def test_a_problem_stays_on_a_terminal(problem: str, code: int) -> None:
+    """The bars go before it is told, or they would wipe it."""
+    terminal, its_other_end = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRETENDED.format(problem=problem)],
+        cwd=ROOT,
+        env=environment() | {"TERM": "xterm"},
+        stdout=subprocess.DEVNULL,
+        stderr=its_other_end,
+    )
+    os.close(its_other_end)
+    said = b""
+    with contextlib.suppress(OSError):  # so a terminal ends on Linux
+        while piece := next_of(terminal):
+            said += piece
+    os.close(terminal)
+    assert process.wait(TIMEOUT_SECONDS) == code
+    assert b"to the server" in said
+    check_it_stays(said, b"txutp: so it is.")
+
+
+def check_it_stays(said: bytes, words: bytes) -> None:
+    """Nothing that was written to the terminal behind these words moves up or erases."""
+    assert words in said
+    assert b"\x1b[" not in said.partition(words)[2].replace(b"\x1b[?25h", b"")
+
+
+def test_bars_speak_of_each_number_in_its_own_unit() -> None:
+    task = types.SimpleNamespace(completed=12_300_000, total=5_000_000_000)
+    assert TransferredColumn().render(task).plain == "12.3 MB of 5.0 GB"  # type: ignore[arg-type]
+
+
+def test_the_list_of_commands_is_not_cut() -> None:
+    said = run("--help").stdout
+    assert "Exchange random bytes with a process on this machine." in said
+    assert "..." not in said.partition("Commands:")[2]
 
 
 def test_other_bytes_are_different() -> None:

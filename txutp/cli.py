@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall, react
@@ -22,8 +22,10 @@ from txutp.demo import Direction, Exchange, Lost, Outcome, TimedOut, demonstrate
 try:
     import click
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.filesize import decimal
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TransferSpeedColumn
     from rich.table import Table
+    from rich.text import Text
 except ModuleNotFoundError as missing:
     sys.exit(f'The txutp command needs {missing.name}. Please run: pip install "txutp[cli]"')
 
@@ -34,6 +36,7 @@ EXIT_TIMED_OUT = 5
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 PROGRESS_SECONDS = 0.1
+BAR_COLUMNS = 28  # of 80 this leaves room for the ^C that a terminal shows; where it wraps, a bar stays behind
 SHOWN_HASH_DIGITS = 16
 
 
@@ -44,9 +47,10 @@ def main() -> None:
 
 
 @main.command(
+    short_help="Exchange random bytes with a process on this machine.",
     epilog=f"Exit codes: 0 everything arrived as it was sent; {EXIT_DIFFERENT} something else arrived;"
     f" {EXIT_LOST} the connection was reset or lost; {EXIT_TIMED_OUT} the other side did not answer;"
-    f" {EXIT_INTERRUPTED} interrupted."
+    f" {EXIT_INTERRUPTED} interrupted.",
 )
 @click.option(
     "--megabytes",
@@ -76,18 +80,23 @@ def demo(megabytes: int, as_json: bool, quiet: bool) -> None:
 
         running = Deferred.fromCoroutine(demonstrate(reactor, total_bytes, begun))
         on_interrupt(reactor, running.cancel)
+        outcome = None
         try:
             outcome = await running
-        except Lost as problem:
-            give_up(str(problem), EXIT_LOST)
-        except TimedOut as problem:
-            give_up(str(problem), EXIT_TIMED_OUT)
+        except Lost as lost:
+            problem, exit_code = str(lost), EXIT_LOST
+        except TimedOut as silence:
+            problem, exit_code = str(silence), EXIT_TIMED_OUT
         except CancelledError:
             received_bytes = exchanges[0].received.bytes if exchanges else 0
-            give_up(f"Interrupted; {received_bytes:,} bytes had come from the server.", EXIT_INTERRUPTED)
+            problem = f"Interrupted; {received_bytes:,} bytes had come from the server."
+            exit_code = EXIT_INTERRUPTED
         finally:
+            # they would wipe whatever is said while they are there
             if bars is not None:
                 bars.hide()
+        if outcome is None:
+            give_up(problem, exit_code)
 
         if as_json:
             click.echo(json.dumps(as_dictionary(outcome), indent=2))
@@ -113,7 +122,7 @@ def demo_server(total_bytes: int) -> None:
     react(run)
 
 
-def give_up(problem: str, exit_code: int) -> None:
+def give_up(problem: str, exit_code: int) -> NoReturn:
     """Say why, and end with this code."""
     click.echo(f"txutp: {problem}", err=True)
     raise SystemExit(exit_code)
@@ -127,14 +136,21 @@ def on_interrupt(reactor: Any, action: Callable[[], object]) -> None:
 # What people see
 
 
+class TransferredColumn(ProgressColumn):
+    """How much of how much, each in a unit of its own: the first megabytes of 5 GB are not "0.0"."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{decimal(int(task.completed))} of {decimal(int(task.total or 0))}", style="progress.download")
+
+
 class Bars:
     """A progress bar for each direction, on standard error."""
 
     def __init__(self, total_bytes: int) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
+            BarColumn(BAR_COLUMNS),
+            TransferredColumn(),
             TransferSpeedColumn(),
             console=Console(stderr=True),
             # Drawn by a call of the reactor: a thread would take time from what it shows.
