@@ -12,7 +12,7 @@ README = HERE / "README.md"
 CLI = ["click>=8.1", "rich>=13"]
 # What else there is to compare with is left out where it is not installed.
 BENCHMARKS = [*CLI, "aioquic>=1.2", "matplotlib>=3.7"]
-EXAMPLES = ["bencode2>=0.3"]
+EXAMPLES = ["bencode2>=0.3", "Twisted[conch,tls]>=24.7"]
 TEST = [
     "build>=1",
     "hypothesis>=6.100",
@@ -64,7 +64,7 @@ setup(
         "benchmarks": BENCHMARKS,
         "cli": CLI,
         "examples": EXAMPLES,
-        "test": sorted([*TEST, *BENCHMARKS, *EXAMPLES], key=str.lower),
+        "test": sorted({*TEST, *BENCHMARKS, *EXAMPLES}, key=str.lower),
     },
     entry_points={"console_scripts": ["txutp = txutp.cli:main"]},
     zip_safe=False,

@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from bencode2 import bdecode, bencode
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
+
+try:
+    from bencode2 import bdecode, bencode
+except ModuleNotFoundError as missing:
+    sys.exit(f'This example needs {missing.name}. Please run: pip install "txutp[examples]"')
 
 # The kinds of messages, named as in BEP 3.
 CHOKE = 0

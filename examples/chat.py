@@ -82,4 +82,7 @@ async def main(reactor: Any, verb: str, where: str, name: str = "", *lines: str)
 
 
 if __name__ == "__main__":
+    fewest_words = {"serve": 3, "join": 4}
+    if len(sys.argv) < 2 or len(sys.argv) < fewest_words.get(sys.argv[1], len(sys.argv) + 1):
+        sys.exit(__doc__)
     react(main, sys.argv[1:])

@@ -13,8 +13,7 @@ import sys
 from socket import inet_aton
 from typing import Any
 
-from bencode2 import bdecode, bencode
-from bittorrent import Torrent
+from bittorrent import Torrent, bdecode, bencode
 from seeder import SeederFactory
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol

@@ -33,4 +33,7 @@ async def main(reactor: Any, verb: str, where: str, name: str = "") -> None:
 
 
 if __name__ == "__main__":
+    words = {"serve": 3, "ask": 4}
+    if len(sys.argv) < 2 or len(sys.argv) != words.get(sys.argv[1]):
+        sys.exit(__doc__)
     react(main, sys.argv[1:])

@@ -3,7 +3,7 @@
     python examples/ssh.py serve utp:6881:interface=127.0.0.1 PASSWORD
     python examples/ssh.py say 127.0.0.1:6881 PASSWORD "some words"
 
-It needs the extra `conch` of Twisted.  Keys are made on the spot, so the client cannot know them; a real one checks.
+It needs the extra `examples`.  Keys are made on the spot, so the client cannot know them; a real one checks.
 """
 
 from __future__ import annotations
@@ -12,14 +12,6 @@ import os
 import sys
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from twisted.conch.avatar import ConchUser
-from twisted.conch.client.knownhosts import KnownHostsFile
-from twisted.conch.endpoints import SSHCommandClientEndpoint
-from twisted.conch.interfaces import ISession
-from twisted.conch.ssh.factory import SSHFactory
-from twisted.conch.ssh.keys import Key
-from twisted.conch.ssh.session import SSHSession
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet import reactor
@@ -32,6 +24,18 @@ from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 from txutp import connectUTP
+
+try:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from twisted.conch.avatar import ConchUser
+    from twisted.conch.client.knownhosts import KnownHostsFile
+    from twisted.conch.endpoints import SSHCommandClientEndpoint
+    from twisted.conch.interfaces import ISession
+    from twisted.conch.ssh.factory import SSHFactory
+    from twisted.conch.ssh.keys import Key
+    from twisted.conch.ssh.session import SSHSession
+except ModuleNotFoundError as missing:
+    sys.exit(f'This example needs {missing.name}. Please run: pip install "txutp[examples]"')
 
 USER = b"somebody"
 
@@ -128,4 +132,7 @@ async def main(clock: Any, verb: str, where: str, password: str, words: str = ""
 
 
 if __name__ == "__main__":
+    words = {"serve": 4, "say": 5}
+    if len(sys.argv) < 2 or len(sys.argv) != words.get(sys.argv[1]):
+        sys.exit(__doc__)
     react(main, sys.argv[1:])

@@ -4,7 +4,7 @@ r"""TLS over uTP by endpoint strings, with a certificate that is made on the spo
     python examples/tls.py ask 'tls:localhost:6881:trustRoots=certificates:endpoint=utp\:127.0.0.1\:6881'
 
 The server writes its certificate into that directory.  The client believes the certificates there only, and only that
-of `localhost`; where to connect to is what `endpoint=` says.
+of `localhost`; where to connect to is what `endpoint=` says.  It needs the extra `examples`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, connectProtocol, serverFromString
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import react
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.protocols.wire import Echo
+
+try:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from twisted.internet.ssl import PrivateCertificate
+    from twisted.protocols.tls import TLSMemoryBIOFactory
+except ModuleNotFoundError as missing:
+    sys.exit(f'This example needs {missing.name}. Please run: pip install "txutp[examples]"')
 
 
 def made_here(host: str) -> tuple[bytes, bytes]:

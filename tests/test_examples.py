@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import importlib.util
@@ -283,3 +284,73 @@ def test_node_style_echo(place: Path) -> None:
     [command] = commands("node_style_echo.py")
 
     assert says(command, place) == ["echo: Hello over uTP!", "server closed"]
+
+
+# -- started wrongly --
+
+# Those that need words on the command line; the others are complete as they are, or are parts of these.
+WITH_WORDS = sorted(path.name for path in EXAMPLES.glob("*.py") if "sys.argv" in path.read_text(encoding="utf-8"))
+
+RUN_ALL = """
+import contextlib, io, runpy, sys
+sys.path.insert(0, "examples")
+for hidden in {hidden!r}:
+    sys.modules[hidden] = None
+for name in {names!r}:
+    sys.argv = [name, *{words!r}]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            runpy.run_path(f"examples/{{name}}", run_name="__main__")
+            end = "it ran"
+        except SystemExit as exit:
+            end = exit.code
+        except BaseException as problem:
+            end = repr(problem)
+    print(name, repr(end), sep="\\t")
+"""
+
+
+def ends_of(names: list[str], hidden: list[str], words: list[str]) -> dict[str, object]:
+    """How each example ends with these words, in one process, where some packages are missing."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL.format(names=names, hidden=hidden, words=words)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    return {name: ast.literal_eval(end) for name, end in lines}
+
+
+@pytest.mark.parametrize("words", [[], ["serve"], ["nonsense"], ["-h"]])
+def test_an_example_with_words_missing_says_how_it_is_run(words: list[str]) -> None:
+    pytest.importorskip("bencode2")
+    pytest.importorskip("twisted.conch.ssh.keys")
+    ends = ends_of([name for name in WITH_WORDS if words == [] or name not in TAKES_ONE_WORD], [], words)
+    assert len(ends) > 8
+    for name, end in ends.items():
+        assert f"python examples/{name} " in str(end), name
+
+
+# A string that is none is told by Twisted, and a name that is none by the network.
+TAKES_ONE_WORD = {"fetch.py", "reconnect.py"}
+
+
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [
+        ("cryptography", ["ssh.py", "tls.py"]),
+        ("bencode2", ["dht_seeder.py", "leecher.py", "seeder.py"]),
+    ],
+)
+def test_an_example_without_its_packages_says_how_to_get_them(package: str, names: list[str]) -> None:
+    ends = ends_of(names, [package], [])
+    assert sorted(ends) == names
+    for end in ends.values():
+        assert re.fullmatch(
+            rf'This example needs {package}[\w.]*\. Please run: pip install "txutp\[examples\]"', str(end)
+        )
