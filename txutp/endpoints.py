@@ -233,7 +233,8 @@ def described(endpoint: object, where: str, options: dict[str, object], settings
     shown = dict(options)
     for field in fields(Settings):
         value = getattr(settings, field.name, field.default)
-        if value is not field.default and value != field.default:
+        is_default = value is field.default if field.name == "congestion" else value == field.default
+        if not is_default:
             shown[field.name] = value
     words = [endpoint.__class__.__name__, where if where.isprintable() else ascii(where)]
     words += [

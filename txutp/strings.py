@@ -36,7 +36,7 @@ REQUIRED = {SERVER: ("port",), ADOPTED: ("fd",), CLIENT: ("host", "port")}
 COUNTERPARTS = {"interface": "bindAddress", "bindAddress": "interface"}
 
 TIMES_US = {"us": 1, "ms": 1_000, "s": SECOND_US, "min": 60 * SECOND_US, "h": 3600 * SECOND_US}
-SIZES_BYTES = {"": 1, "B": 1, "k": 1 << 10, "K": 1 << 10, "KiB": 1 << 10}
+SIZES_BYTES = {"B": 1, "k": 1 << 10, "K": 1 << 10, "KiB": 1 << 10}
 SIZES_BYTES |= {"M": 1 << 20, "MiB": 1 << 20, "G": 1 << 30, "GiB": 1 << 30}
 OFF = ("off", "no")
 NUMBER_AND_UNIT = re.compile(r"([0-9]+\.?[0-9]*(?:e[0-9]+)?|\.[0-9]+) ?([a-zA-Z]*)")
@@ -58,10 +58,6 @@ class Option:
 
 
 # -- values --
-
-
-def text_itself(option: Option, text: str) -> str:
-    return text
 
 
 def an_int(option: Option, text: str, accepted: str) -> int:
@@ -179,7 +175,7 @@ def within_limits(
 
 def spoken(amount: int, unit: str, units: Mapping[str, int]) -> str:
     """An amount in a unit, or in a smaller one if that takes fewer digits."""
-    texts = [f"{amount / size:.12g}{name}" for name, size in units.items() if name and size <= units[unit]]
+    texts = [f"{amount / size:.12g}{name}" for name, size in units.items() if size <= units[unit]]
     in_unit = f"{amount / units[unit]:.12g}{unit}"
     return in_unit if len(in_unit) < 10 else min(texts, key=len)
 
@@ -251,7 +247,7 @@ OPTIONS = (
         "mtu",
         ALL,
         "1200",
-        "the largest datagram to send, in bytes without IP and UDP headers; by default 1402 over IPv4, 1232 over IPv6",
+        "the largest datagram to send, in bytes without IP and UDP headers; by default as large as the path takes",
         a_size,
         "maximum_datagram_bytes",
     ),
@@ -298,13 +294,12 @@ def read(kind: str, parts: Sequence[str], options: Mapping[str, str]) -> tuple[d
     for name in texts:
         if name not in known:
             raise TypeError(sentences(*what_is_unknown(kind, name, known), form(kind)))
-    hint = advice(kind, parts, options)
     for name in REQUIRED[kind]:
         if name not in texts:
             raise TypeError(sentences(f"This string has no {name}", form(kind)))
     for name in REQUIRED[kind]:
         if not texts[name]:
-            raise ValueError(sentences(f"This string has an empty {name}", *hint, form(kind)))
+            raise ValueError(sentences(f"This string has an empty {name}", *advice(kind, parts, options), form(kind)))
     arguments: dict[str, Any] = {}
     chosen: dict[str, Any] = {}
     for name, text in texts.items():
@@ -312,7 +307,7 @@ def read(kind: str, parts: Sequence[str], options: Mapping[str, str]) -> tuple[d
         try:
             value = option.read(option, text)
         except ValueError as problem:
-            raise ValueError(sentences(str(problem), *hint)) from problem
+            raise ValueError(sentences(str(problem), *advice(kind, parts, options))) from problem
         if option.field is None:
             arguments[name] = value
         else:
