@@ -41,7 +41,7 @@ class Heartbeat:
     def stop(self) -> None:
         self._ended.set()
         self.now_runs("")
-        self._thread.join()
+        self._thread.join(1.0)
 
     def now_runs(self, test: str) -> None:
         """Another test begins; an empty name means none."""
