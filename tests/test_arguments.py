@@ -244,7 +244,7 @@ def test_an_address_that_is_not_ours_leaves_nothing(interface: str) -> None:
 
 
 def test_an_option_that_the_system_refuses_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(port: BatchPort, new: socket.socket) -> None:
+    def refuse(port: BatchPort, new: socket.socket, host: str) -> None:
         raise OSError("no such option")
 
     monkeypatch.setattr(BatchPort, "_set_options", refuse)

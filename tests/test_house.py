@@ -18,7 +18,10 @@ PACKAGE = ROOT / "txutp"
 # floor do not know each other. A new module is written into this table, and nowhere else.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.sequence", "core.packet", "core.batch", "core.stats", "core.units"),
-    ("core.capacity", "core.delay", "core.mtu", "core.overload", "core.pacing", "core.rate", "core.tombstones"),
+    (
+        *("core.address", "core.capacity", "core.delay", "core.mtu", "core.overload", "core.pacing", "core.rate"),
+        "core.tombstones",
+    ),
     ("core.rtt",),
     ("core.congestion",),
     ("core.ledbat", "core.ledbatpp", "core.shallow"),
@@ -33,8 +36,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.multiplexer",),
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.
-    ("errors", "environment", "offload", "events", "encodings", "arguments"),
+    ("errors", "environment", "offload", "events", "encodings", "arguments", "options", "joiner"),
     ("udp", "outbox", "silence", "newcomers"),
+    ("sources",),
     ("protocol", "program", "unread"),
     ("transport", "readable"),
     ("tls", "duplex", "sharing", "datagrams", "unwrapping"),

@@ -24,7 +24,8 @@ from txutp import sharing as sharing_module
 from txutp.core.batch import Batch
 from txutp.core.connection import Connection
 from txutp.core.packet import ST_STATE, Packet, parse_untrusted
-from txutp.offload import UDP_GRO, UDP_SEGMENT, has_option
+from txutp.offload import MAXIMUM_UNCUT_HOSTS
+from txutp.options import UDP_GRO, UDP_SEGMENT, has_option
 from txutp.port import UTPServerTransport
 from txutp.udp import (
     LONE_BYTES,
@@ -253,9 +254,11 @@ class Refusing:
         self._code = code
         self._after = after
         self._only_runs = only_runs
+        self.refused = 0
 
     def sendmsg(self, buffers: Any, ancillary: Any, flags: int, address: Any) -> int:
         if self._after <= 0 and (ancillary or not self._only_runs):
+            self.refused += 1
             raise OSError(self._code, "simulated")
         self._after -= 1
         return self._real.sendmsg(buffers, ancillary, flags, address)
@@ -281,18 +284,68 @@ async def test_a_full_socket_says_how_much_left_and_when_to_go_on(code: int) -> 
     receiver.close()
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL])
+def a_batch_for(receiver: BatchPort, host: str) -> Batch:
+    batch = a_batch(receiver, 10, 600)
+    batch.address = (host, receiver.getHost().port)
+    return batch
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM])
 @pytest_twisted.ensureDeferred
 async def test_a_card_that_cannot_cut_gets_single_datagrams(code: int) -> None:
+    """Those for the hosts behind it; for others runs are cut as before."""
     sender, _ = batch_port()
-    receiver, received = batch_port()
+    receiver, received = batch_port("127.0.0.2")
+    other, other_received = batch_port()
     if not sender.offload_send:
         pytest.skip("this kernel has no UDP_SEGMENT, so nothing is ever cut")
-    sender.socket = Refusing(sender.socket, code, after=0, only_runs=True)  # type: ignore[assignment]
-    assert sender.send_batch(a_batch(receiver, 10, 600)) == 10
+    real = sender.socket
+    refusing = Refusing(real, code, after=0, only_runs=True)
+    sender.socket = refusing  # type: ignore[assignment]
+    for _ in range(2):
+        assert sender.send_batch(a_batch_for(receiver, "127.0.0.2")) == 10
     await pause()
-    assert len(received.datagrams) == 10
+    assert len(received.datagrams) == 20
+    assert refusing.refused == 1, "it is not tried again"
+
+    sender.socket = real
+    assert sender.send_batch(a_batch(other, 10, 600)) == 10
+    await pause()
+    assert len(other_received.datagrams) == 10
+    assert {stride for _, stride, _ in other_received.reads} == {600}
+    for port in (sender, receiver, other):
+        port.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_no_card_can_cut_nothing_is_tried_any_more() -> None:
+    sender, _ = batch_port()
+    receiver, received = batch_port("0.0.0.0")
+    if not sender.offload_send:
+        pytest.skip("this kernel has no UDP_SEGMENT, so nothing is ever cut")
+    sender.socket = Refusing(sender.socket, errno.EIO, after=0, only_runs=True)  # type: ignore[assignment]
+    for number in range(MAXIMUM_UNCUT_HOSTS + 1):
+        assert sender.offload_send
+        assert sender.send_batch(a_batch_for(receiver, f"127.0.1.{number + 1}")) == 10
     assert not sender.offload_send
+    await pause()
+    assert len(received.datagrams) == 10 * (MAXIMUM_UNCUT_HOSTS + 1)
+    sender.close()
+    receiver.close()
+
+
+def test_a_network_error_does_not_stop_the_cutting() -> None:
+    """A run that fails as each of its datagrams does was not refused for being a run."""
+    sender, _ = batch_port()
+    receiver, _ = batch_port()
+    offload = sender.offload_send
+    real = sender.socket
+    sender.socket = Refusing(real, errno.EINVAL, after=0)  # type: ignore[assignment]
+    with pytest.raises(OSError, match="simulated"):
+        sender.send_batch(a_batch(receiver, 10, 600))
+    sender.socket = real
+    assert sender.offload_send == offload
+    assert sender.send_batch(a_batch(receiver, 10, 600)) == 10
     sender.close()
     receiver.close()
 

@@ -34,6 +34,7 @@ from txutp.arguments import (
     checked_timeout,
     is_numeric,
 )
+from txutp.core.address import remote_of
 from txutp.core.admission import ConnectionRefused
 from txutp.core.batch import Address
 from txutp.core.connection import CLOSED, PORT_CLOSED, Connection
@@ -193,7 +194,7 @@ class UTPClientTransport(TLSCapableTransport):
         self._utp = attempt.utp
         self._connection = attempt.connection
         self._connection.owner = self
-        self.addr = self._connection.address
+        self.addr = remote_of(self._connection.address)
         self._peer = twisted_address(self._connection.address)
         self._connected()
 

@@ -6,27 +6,34 @@ Ports of ``udp.py`` inherit ``BatchSender``.
 from __future__ import annotations
 
 import errno
-import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
+from txutp.core.address import PINNED_ITEMS
 from txutp.core.batch import Address, Batch, Buffer
-
-# Linux, from linux/udp.h; Python's socket module does not name them.
-SOL_UDP = 17
-UDP_SEGMENT = 103
-UDP_GRO = 104
-
-# Other things in ip(7) that Python does not name on every version.
-IP_MTU_DISCOVER = 10
-IPV6_MTU_DISCOVER = 23
-PMTUDISC_DONT = 0
-PMTUDISC_PROBE = 3
+from txutp.options import (
+    IP_MTU_DISCOVER,
+    IPV6_MTU_DISCOVER,
+    PMTUDISC_DONT,
+    PMTUDISC_PROBE,
+    SOL_UDP,
+    UDP_SEGMENT,
+    set_ip_option,
+)
+from txutp.sources import ControlMessage, Sources
 
 # The socket takes nothing now and will later.
 REFUSALS = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM}
-# The kernel or the card does not cut this run: it leaves as single datagrams.
-UNCUT = {errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
+
+# Hosts to which runs leave as single datagrams, because the device on the way there cannot cut; with more of them it
+# seems that none can.
+MAXIMUM_UNCUT_HOSTS = 32
+
+# What a kernel says that does not know a control message.  EINVAL also means that the address is no longer ours.
+UNKNOWN_MESSAGE = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOPROTOOPT, errno.EPERM, errno.EACCES}
+# Sends buffers as one datagram or run, with control messages, to an address.
+Send = Callable[[list[Buffer], list[ControlMessage], Address], None]
 
 
 class BatchSender:
@@ -34,56 +41,111 @@ class BatchSender:
 
     socket: Any  # a socket.socket
     offload_send: bool
+    _sources: Sources | None = None  # of a socket that has all addresses of its host
+    _uncut_hosts: frozenset[str] = frozenset()
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        # whether the kernel takes the improvements that were tried, by level and type
+        self._takes: dict[tuple[int, int], bool] = {}
 
     def send_batch(self, batch: Batch) -> int:
-        """Send a batch; gives how many of its datagrams left.  A network error raises ``OSError``."""
+        """Send a batch; returns how many of its datagrams left.  A network error raises ``OSError``."""
+        address = batch.address
         if batch.dont_fragment:
-            set_ip_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
-            try:
-                self._send(batch.buffers, [], batch.address)
-                return 1
-            except OSError as problem:
-                if problem.errno == errno.ENOBUFS:
-                    return 1  # the next device dropped it, and for one of this size it may do so for ever
-                if problem.errno in REFUSALS:
-                    return self._refused(problem, 0)
-                raise
-            finally:
-                set_ip_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
+            return self._send_unfragmented(batch)
         count = batch.count
         buffers = batch.buffers
-        if count > 1 and self.offload_send:
+        uncut = False
+        if count > 1 and self.offload_send and address[0] not in self._uncut_hosts:
             segment = struct.pack("=H", batch.datagram_bytes)
             try:
-                self._send(buffers, [(SOL_UDP, UDP_SEGMENT, segment)], batch.address)
+                self._send(buffers, [(SOL_UDP, UDP_SEGMENT, segment)], address)
                 return count
             except OSError as problem:
                 if problem.errno in REFUSALS:
                     return self._refused(problem, 0)
-                if problem.errno not in UNCUT:
-                    raise
-                if problem.errno != errno.EMSGSIZE:
-                    self.offload_send = False
+                # The kernel or the card may not cut this run; if single datagrams do leave, it is that.
+                uncut = problem.errno != errno.EMSGSIZE
         step = len(buffers) // count
         for sent in range(count):
             try:
-                self._send(buffers[sent * step : sent * step + step], [], batch.address)
+                self._send(buffers[sent * step : sent * step + step], [], address)
             except OSError as problem:
                 if problem.errno in REFUSALS:
                     return self._refused(problem, sent)
                 # too large even for fragments: this datagram is lost on the way, as others are
                 if problem.errno != errno.EMSGSIZE:
                     raise
+            else:
+                if uncut:
+                    uncut = False
+                    self._stop_cutting(address[0])
         return count
 
-    def _send(self, buffers: list[Buffer], ancillary: list[tuple[int, int, bytes]], address: Address) -> None:
+    def _send_unfragmented(self, batch: Batch) -> int:
+        """Send one datagram that the network may not cut."""
+        set_ip_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
         try:
-            self.socket.sendmsg(buffers, ancillary, 0, address)
+            self._send(batch.buffers, [], batch.address)
+            return 1
+        except OSError as problem:
+            if problem.errno == errno.ENOBUFS:
+                return 1  # the next device dropped it, and for one of this size it may do so for ever
+            if problem.errno in REFUSALS:
+                return self._refused(problem, 0)
+            raise
+        finally:
+            set_ip_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
+
+    def _stop_cutting(self, host: str) -> None:
+        """Runs for this host leave as single datagrams from now on."""
+        self._uncut_hosts |= {host}
+        if len(self._uncut_hosts) > MAXIMUM_UNCUT_HOSTS:
+            self.offload_send = False
+
+    def _send(self, buffers: list[Buffer], beside: list[ControlMessage], address: Address) -> None:
+        """Send from the local address that ``address`` has, if it has one."""
+        if len(address) != PINNED_ITEMS:
+            self._transmit(buffers, beside, address)
+            return
+        sources = self._sources
+        assert sources is not None
+        remote = address[:4] if sources.is_ipv6 else address[:2]
+        self._send_improved(self._transmit, sources.message(address[4]), buffers, beside, remote)
+
+    def _send_improved(
+        self,
+        send: Send,
+        message: ControlMessage,
+        buffers: list[Buffer],
+        beside: list[ControlMessage],
+        address: Address,
+    ) -> None:
+        """Send with a control message; or without, if the kernel takes none of its kind."""
+        kind = message[:2]
+        takes = self._takes.get(kind)
+        if takes is False:
+            send(buffers, beside, address)
+            return
+        try:
+            send(buffers, [*beside, message], address)
+        except OSError as problem:
+            if takes or problem.errno not in UNKNOWN_MESSAGE:
+                raise
+            send(buffers, beside, address)
+            self._takes[kind] = False
+        else:
+            self._takes[kind] = True
+
+    def _transmit(self, buffers: list[Buffer], beside: list[ControlMessage], address: Address) -> None:
+        try:
+            self.socket.sendmsg(buffers, beside, 0, address)
         except OSError as problem:
             # An ICMP error of the past is raised by whichever call comes next, and that call does nothing else.
             if problem.errno in REFUSALS or not self._read_errors():
                 raise
-            self.socket.sendmsg(buffers, ancillary, 0, address)
+            self.socket.sendmsg(buffers, beside, 0, address)
 
     def _refused(self, problem: OSError, sent: int) -> int:
         """The socket takes no more now: see that the protocol's ``writable`` is called later; gives ``sent``."""
@@ -92,22 +154,3 @@ class BatchSender:
     def _read_errors(self) -> bool:
         """Pass on what ICMP said of earlier datagrams; gives whether it said anything."""
         return False
-
-
-def set_ip_option(udp_socket: socket.socket, ipv4_option: int, ipv6_option: int, value: int) -> None:
-    """Set an option that both versions have; an IPv6 socket may carry IPv4 as well."""
-    udp_socket.setsockopt(socket.IPPROTO_IP, ipv4_option, value)
-    if udp_socket.family == socket.AF_INET6:
-        udp_socket.setsockopt(socket.IPPROTO_IPV6, ipv6_option, value)
-
-
-def has_option(udp_socket: socket.socket, option: int, value: int | None) -> bool:
-    """Whether the kernel knows a UDP option; a value is set, None only looks."""
-    try:
-        if value is None:
-            udp_socket.getsockopt(SOL_UDP, option)
-        else:
-            udp_socket.setsockopt(SOL_UDP, option, value)
-    except OSError:
-        return False
-    return True

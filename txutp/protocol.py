@@ -41,10 +41,12 @@ from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 from txutp.environment import environment_of
+from txutp.joiner import RunJoiner
 from txutp.newcomers import Newcomers
 from txutp.outbox import Outbox
 from txutp.silence import Silence
-from txutp.udp import PAYLOAD_SHARE, RunJoiner, batch_port_of
+from txutp.sources import Senders
+from txutp.udp import PAYLOAD_SHARE, batch_port_of, socket_address
 
 # The application may answer each delivery with a write, and each sending may let a producer write more.  After so
 # many rounds the reactor gets a turn.
@@ -93,6 +95,7 @@ class UTPProtocol(DatagramProtocol):
         self.multiplexer.listening = accept is not None
         self._outbox = Outbox(self.multiplexer, self.now_us)
         self._silence = Silence(self.multiplexer)
+        self._senders = Senders()  # of datagrams that are not uTP
         self._newcomers = Newcomers(reactor, self.multiplexer, self.settle)
         self.port_address: Any = None  # what it is bound to; kept when it is gone
         self._joiner = RunJoiner(self.datagrams_received)
@@ -170,13 +173,14 @@ class UTPProtocol(DatagramProtocol):
 
     def _hand_on(self, foreign: list[bytes], address: Address) -> None:
         """Datagrams that are not uTP, for the other protocol on the port."""
+        remote = self._senders.note(address)
         self._busy_with_foreign = True
         for datagram in foreign:
             # it may be taken away by one of them
             if self.foreign_datagram_received is None:
                 break
             try:
-                self.foreign_datagram_received(datagram, address)
+                self.foreign_datagram_received(datagram, remote)
             except BaseException:
                 self._log.failure("foreign_datagram_received raised")
         self._busy_with_foreign = False
@@ -324,8 +328,11 @@ class UTPProtocol(DatagramProtocol):
         return quiet
 
     def send_foreign(self, datagram: bytes, address: Address) -> None:
-        """Send a datagram that is not uTP.  It is lost if the socket is full; a network error raises ``OSError``."""
-        self._outbox.send(Batch(address, [datagram], 1, len(datagram)))
+        """Send a datagram that is not uTP, from where its receiver has sent to last.
+
+        It is lost if the socket is full; a network error raises ``OSError``.
+        """
+        self._outbox.send(Batch(self._senders.answer(socket_address(address)), [datagram], 1, len(datagram)))
 
     # -- settle --
 

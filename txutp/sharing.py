@@ -3,8 +3,8 @@
 ``port.py`` asks here for a port to listen on, ``client.py`` for one to connect from.  Both get a ``UTPProtocol``:
 
 - A client that leaves its port to us shares one with all others of its reactor that have the same IP version and the
-  same limits.  It is opened for the first of them and closes in the turn after the end of the last, unless somebody
-  connects again until then.
+  same limits.  It is opened for the first of them and closes in the turn after the end of the last, unless another one
+  connects until then.
 - A client that names a port (``bindAddress``) shares the one on which we listen there, or gets one of its own.
 - Who listens again on a port that connections have kept open gets that one, with new settings for new connections.
 
@@ -30,7 +30,15 @@ from txutp.core.batch import Address
 from txutp.core.connection import Connection
 from txutp.core.settings import Settings
 from txutp.protocol import UTPProtocol
-from txutp.udp import LARGEST_DATAGRAM_BYTES, BatchPort, listen_udp, local_address_for, socket_address
+from txutp.sources import is_wildcard
+from txutp.udp import (
+    LARGEST_DATAGRAM_BYTES,
+    BatchPort,
+    listen_udp,
+    local_address_for,
+    numeric_address,
+    socket_address,
+)
 
 ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"
 
@@ -118,6 +126,8 @@ def port_to_connect_from(
     """
     ports = ports_of(reactor)
     interface, number = bind_address or ("", 0)
+    if is_wildcard(remote[0]):
+        remote = this_host(remote, interface)
     host = ANY_IPV6 if is_ipv6(remote[0]) else ANY_IPV4
     if interface:
         host = canonical(numeric(interface, number, socket.AF_INET6 if is_ipv6(remote[0]) else socket.AF_INET))
@@ -233,6 +243,16 @@ def canonical(host: str) -> str:
         address, percent, scope = host.partition("%")
         return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address)) + percent + scope
     return host
+
+
+def this_host(remote: Address, interface: str) -> Address:
+    """Where a connection to all addresses goes, as with TCP: to the one that it leaves from, or to loopback."""
+    if interface and not is_wildcard(interface) and is_ipv6(interface) == is_ipv6(remote[0]):
+        return numeric_address(interface, remote[1])
+    loopback = "127.0.0.1"
+    if is_ipv6(remote[0]):
+        loopback = "::1" if canonical(remote[0]) == ANY_IPV6 else "::ffff:127.0.0.1"
+    return (loopback, remote[1])
 
 
 def is_ipv6(host: str) -> bool:

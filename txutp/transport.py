@@ -51,7 +51,8 @@ from txutp.core.connection import CLOSED, DONE, Connection
 from txutp.core.stats import ConnectionStats
 from txutp.errors import exception_for
 from txutp.protocol import UTPProtocol
-from txutp.udp import local_address_for, twisted_address
+from txutp.sources import is_wildcard
+from txutp.udp import local_address_of, twisted_address
 from txutp.unread import Unread
 
 # One dataReceived gets about so much; joining more costs more per byte.
@@ -363,11 +364,15 @@ class UTPTransport:
         return self._peer
 
     def getHost(self) -> Any:
-        """Our address as the peer may see it, learned from the routing table if the UDP port has all addresses."""
+        """Our address as the peer sees it, but for NATs.
+
+        Where the UDP port has all addresses and the system does not tell which one was asked, it is what the routing
+        table says.
+        """
         if self._host is None:
             host = self._utp.port_address
-            if host.host in ("0.0.0.0", "::") and self._connection is not None:
-                host = local_address_for(self._connection.address, host.port)
+            if is_wildcard(host.host) and self._connection is not None:
+                host = local_address_of(self._connection.address, host.port)
             self._host = host
         return self._host
 

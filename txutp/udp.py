@@ -14,7 +14,6 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import error, udp
@@ -23,43 +22,49 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFDSet
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
+from txutp.core.address import local_of, remote_of, with_local
 from txutp.core.batch import Address, Batch
-from txutp.offload import (
-    IP_MTU_DISCOVER,
-    IPV6_MTU_DISCOVER,
-    PMTUDISC_DONT,
-    REFUSALS,
+from txutp.joiner import RUN_BYTES, RunJoiner
+from txutp.offload import REFUSALS, BatchSender
+from txutp.options import (
+    IP_RECVERR,
+    IPV6_RECVERR,
+    SO_RXQ_OVFL,
     SOL_UDP,
     UDP_GRO,
     UDP_SEGMENT,
-    BatchSender,
+    ask_for_large_buffers,
+    can_forbid_fragments,
     has_option,
     set_ip_option,
+    set_option,
 )
+from txutp.sources import Sources, is_wildcard
 
 # In ip(7), and not named by Python on every version.
 IP_MTU = 14
 IPV6_MTU = 24
-IP_RECVERR = 11
-IPV6_RECVERR = 25
 MSG_ERRQUEUE = 0x2000
 
 # How much of a datagram that an ICMP error is about we look at, and room for the error itself (ip(7)).
 QUOTED_BYTES = 64
 ERROR_ANCILLARY_BYTES = 512
 EXTENDED_ERROR_BYTES = 16
+EXTENDED_ERRORS = {(socket.IPPROTO_IP, IP_RECVERR), (getattr(socket, "IPPROTO_IPV6", 41), IPV6_RECVERR)}
+
+INT = struct.Struct("=I")
 
 LARGEST_DATAGRAM_BYTES = 65_535
-KERNEL_BUFFER_BYTES = 4 << 20  # asked for; the kernel grants what its limits allow
+KERNEL_BUFFER_BYTES = 4 << 20  # asked for; a burst that the kernel's default buffer does not hold is lost
 
-SO_RXQ_OVFL = 40  # asm-generic/socket.h
+# Room for control messages: the segment size, how much the kernel has dropped, our own address, and whatever the
+# owner of an adopted socket has asked for.  If it is too little there is more the next time.
+ANCILLARY_BYTES = 512
+MAXIMUM_ANCILLARY_BYTES = 16_384
 
-# Room for two control messages with an int: the segment size, and how much the kernel has dropped.  With less, the
-# kernel leaves the segment size out and ten datagrams look like one; the read is dropped then.
-ANCILLARY_BYTES = 2 * socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
-
-# Something of a datagram, or what was said beside it, did not fit.  An int, for enums are slow.
-DAMAGED = int(socket.MSG_TRUNC | socket.MSG_CTRUNC) if hasattr(socket, "MSG_CTRUNC") else 0
+# Something of a datagram, or what was said beside it, did not fit.  Ints, for enums are slow.
+CUT_DATAGRAM = int(getattr(socket, "MSG_TRUNC", 0))
+CUT_MESSAGES = int(getattr(socket, "MSG_CTRUNC", 0))
 
 # How much of a granted receive buffer holds payload, if each datagram comes alone; the rest is the kernel's own.
 PAYLOAD_SHARE = 0.6
@@ -76,11 +81,6 @@ READ_CALLS_EACH = 4
 # conversation, we ask only in each turn of so many; what we miss meanwhile the reactor tells us at once.
 LOOK_AGAIN = 4
 LONE_BYTES = 1_500
-
-# What is joined (see RunJoiner): not acks, for which it is not worth it, and not so much that the first of a run would
-# seem to have waited in a queue.
-RUN_DATAGRAMS = 64
-RUN_BYTES = 256
 
 # A socket that took nothing is tried again after so long if nothing tells when it does.
 RETRY_SECONDS = 0.001
@@ -120,40 +120,6 @@ class BatchReceiver(Protocol):
 
     def farewell(self) -> None:
         """The socket is about to be closed; it is still open."""
-
-
-class RunJoiner:
-    """Joins single datagrams of one size from one sender into runs, as GRO does where the kernel has it.
-
-    A run is cheaper to take than its parts: copying it once costs less than looking at each header (one stream without
-    offload: 180 instead of 136 MB/s).
-    """
-
-    __slots__ = ("_deliver", "_sender", "run")
-
-    def __init__(self, deliver: Callable[[bytes, int, Address], None]) -> None:
-        self._deliver = deliver
-        self.run: list[bytes] = []  # what is held back
-        self._sender: Address = ()
-
-    def add(self, data: bytes, address: Address) -> None:
-        """The next datagram; it is delivered with those that are like it, at the latest by ``flush``."""
-        run = self.run
-        if run and (len(data) != len(run[0]) or address != self._sender or len(run) == RUN_DATAGRAMS):
-            self.flush()
-            run = self.run
-        if len(data) < RUN_BYTES:
-            self._deliver(data, 0, address)
-        else:
-            run.append(data)
-            self._sender = address
-
-    def flush(self) -> None:
-        """Deliver what was held back."""
-        run = self.run
-        if run:
-            self.run = []
-            self._deliver(b"".join(run), len(run[0]) if len(run) > 1 else 0, self._sender)
 
 
 class IBatchPort(Interface):
@@ -204,28 +170,33 @@ class BatchPort(BatchSender, udp.Port):
         self._reading_again: IDelayedCall | None = None
         self._trying_again: IDelayedCall | None = None  # to send
         self._joiner = RunJoiner(protocol.datagrams_received)
+        self._forbids_fragments = False  # if it is asked to
+        self._ancillary_bytes = ANCILLARY_BYTES
+        self._local = ""  # the address of ours that the last read came to
 
     # -- socket --
 
     def createInternetSocket(self) -> socket.socket:
         new = super().createInternetSocket()
         try:
-            self._set_options(new)
+            self._set_options(new, self.interface)
         except BaseException:
             new.close()
             raise
         return new
 
-    def _set_options(self, new: socket.socket) -> None:
-        self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(new)
+    def _set_options(self, new: socket.socket, host: str) -> None:
+        """Ask for all that makes a socket better which is, or will be, bound to ``host``; all of it may be refused."""
+        self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(new, KERNEL_BUFFER_BYTES)
         if sys.platform == "linux":
             # Whom an ICMP error is about is known only with this option.
             set_ip_option(new, IP_RECVERR, IPV6_RECVERR, 1)
-            # Too large for the path means fragments, not silence: what was sent once cannot be cut smaller (BEP 29).
-            set_ip_option(new, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT)
-            new.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+            set_option(new, socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+        self._forbids_fragments = can_forbid_fragments(new)
         self.offload_send = self.offload_send and has_option(new, UDP_SEGMENT, None)
         self.offload_receive = self.offload_receive and has_option(new, UDP_GRO, 1)
+        if is_wildcard(host):
+            self._sources = Sources(new)
 
     def _bindSocket(self) -> None:
         # Twisted's own way loses the scope of an address like fe80::1%eth0, so it gets a bound socket.
@@ -284,11 +255,12 @@ class BatchPort(BatchSender, udp.Port):
         protocol = self.protocol
         joiner = self._joiner
         long_addresses = self.addressFamily == socket.AF_INET6
+        has_local = self._sources is not None
         alone = self._lone_reads % LOOK_AGAIN
         received_bytes = reads = stride = 0
         while received_bytes < READ_BYTES and (reads < READ_CALLS or reads < READ_CALLS_EACH * protocol.connections):
             try:
-                data, ancillary, flags, address = receive(LARGEST_DATAGRAM_BYTES, ANCILLARY_BYTES)
+                data, ancillary, flags, address = receive(LARGEST_DATAGRAM_BYTES, self._ancillary_bytes)
             except (BlockingIOError, InterruptedError):
                 self.times_empty += 1
                 break
@@ -299,11 +271,14 @@ class BatchPort(BatchSender, udp.Port):
                 continue
             reads += 1
             if ancillary or flags:
-                if flags & DAMAGED:
-                    continue
                 stride = self._read_ancillary(ancillary)
+                if flags and self._is_damaged(flags, ancillary):
+                    stride = 0
+                    continue
             if long_addresses:
                 address = socket_address(address)
+            if has_local and ancillary and self._local:
+                address = with_local(address, self._local)
             size = len(data)
             received_bytes += size
             if stride or size < RUN_BYTES:
@@ -324,18 +299,45 @@ class BatchPort(BatchSender, udp.Port):
             self._read_later(REST_SECONDS)
 
     def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> int:
-        """What the kernel says beside the data: the size of the datagrams that it joined, 0 if it did not."""
+        """Read what the kernel says beside the data; returns the size of the datagrams that it joined, 0 if none.
+
+        Messages that we did not ask for, or that are of another size than ours, say nothing.
+        """
         stride = 0
-        for level, _, message in ancillary:
-            (number,) = struct.unpack_from("=I", message)
-            if level == SOL_UDP:
-                stride = number
-            elif number != self._overflows:
-                dropped, self._overflows = number - self._overflows & 0xFFFFFFFF, number
-                self.protocol.overflowed(dropped)
+        self._local = ""
+        sources = self._sources
+        for level, kind, message in ancillary:
+            if sources is not None and (level, kind) == sources.received:
+                self._local = sources.local(message)
+            elif len(message) != INT.size:
+                continue
+            elif level == SOL_UDP and kind == UDP_GRO:
+                (stride,) = INT.unpack(message)
+            elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
+                (number,) = INT.unpack(message)
+                if number != self._overflows:
+                    dropped, self._overflows = number - self._overflows & 0xFFFFFFFF, number
+                    self.protocol.overflowed(dropped)
         return stride
 
+    def _is_damaged(self, flags: int, ancillary: list[tuple[int, int, bytes]]) -> bool:
+        """Whether something is missing without which a read cannot be used.
+
+        A datagram that was cut off is none.  Where messages are missing, one read may be several datagrams, or we do
+        not know which of our addresses they came to; next time there is more room.
+        """
+        if flags & CUT_MESSAGES:
+            self._ancillary_bytes = MAXIMUM_ANCILLARY_BYTES
+            kinds = {(level, kind) for level, kind, _ in ancillary}
+            if self.offload_receive and (SOL_UDP, UDP_GRO) not in kinds:
+                return True
+            if self._sources is not None and self._sources.received not in {None, *kinds}:
+                return True
+        return bool(flags & CUT_DATAGRAM)
+
     def _read_errors(self) -> bool:
+        if sys.platform != "linux":
+            return False  # the flag means an ordinary read there
         said = False
         while True:
             try:
@@ -343,23 +345,27 @@ class BatchPort(BatchSender, udp.Port):
             except OSError:
                 return said
             said = True
-            for _, kind, message in ancillary:
-                if kind in (IP_RECVERR, IPV6_RECVERR) and len(message) >= EXTENDED_ERROR_BYTES:
+            self._read_ancillary(ancillary)
+            where = socket_address(address)
+            if self._local:
+                where = with_local(where, self._local)
+            for level, kind, message in ancillary:
+                if (level, kind) in EXTENDED_ERRORS and len(message) >= EXTENDED_ERROR_BYTES:
                     code, path_mtu_bytes = struct.unpack_from("=I4xI", message)
                     from_peer = offender(message[EXTENDED_ERROR_BYTES:]) == address[0].partition("%")[0]
-                    self.protocol.unreachable(datagram, socket_address(address), code, path_mtu_bytes, from_peer)
+                    self.protocol.unreachable(datagram, where, code, path_mtu_bytes, from_peer)
 
     # -- out --
 
     def link_mtu_bytes(self, address: Address) -> int | None:
-        if sys.platform != "linux":
+        if not self._forbids_fragments:
             return None
         level, option = (
             (socket.IPPROTO_IP, IP_MTU) if self.addressFamily == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_MTU)
         )
         try:
             with socket.socket(self.addressFamily, socket.SOCK_DGRAM) as probe:
-                probe.connect(address)
+                probe.connect(remote_of(address))
                 return probe.getsockopt(level, option)
         except OSError:
             return None
@@ -395,7 +401,9 @@ class PlainPort:
         self._reactor = reactor
         self.granted_receive_bytes = self.granted_send_bytes = 0
         if hasattr(transport, "getHandle"):
-            self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(transport.getHandle())
+            self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(
+                transport.getHandle(), KERNEL_BUFFER_BYTES
+            )
         # Twisted cuts longer datagrams off at 8192 bytes without a word.
         if getattr(transport, "maxPacketSize", LARGEST_DATAGRAM_BYTES) < LARGEST_DATAGRAM_BYTES:
             transport.maxPacketSize = LARGEST_DATAGRAM_BYTES
@@ -479,6 +487,7 @@ def numeric_address(host: str, port: int) -> Address:
 def twisted_address(where: Address) -> IPv4Address | IPv6Address:
     """A socket's address as Twisted spells it.  The type is "UDP": Twisted accepts no "UTP"."""
     host, port = where[0], where[1]
+    where = remote_of(where)
     if len(where) == 4:
         try:
             scope = socket.if_indextoname(where[3])
@@ -488,19 +497,6 @@ def twisted_address(where: Address) -> IPv4Address | IPv6Address:
     return IPv6Address("UDP", host, port) if ":" in host else IPv4Address("UDP", host, port)
 
 
-def ask_for_large_buffers(udp_socket: socket.socket) -> tuple[int, int]:
-    """A burst that the kernel's default buffer does not hold is lost; gives what was granted for receiving and sending.
-
-    Linux grants twice what its limits allow, and counts its own bookkeeping against that.
-    """
-    options = (socket.SO_RCVBUF, socket.SO_SNDBUF)
-    for option in options:
-        if udp_socket.getsockopt(socket.SOL_SOCKET, option) < KERNEL_BUFFER_BYTES:
-            udp_socket.setsockopt(socket.SOL_SOCKET, option, KERNEL_BUFFER_BYTES)
-    receive_bytes, send_bytes = (udp_socket.getsockopt(socket.SOL_SOCKET, option) for option in options)
-    return receive_bytes, send_bytes
-
-
 def listen_udp(reactor: Any, port: int, protocol: Any, interface: str) -> Any:
     """The best UDP port that this reactor can have; raises ``CannotListenError``."""
     if IReactorFDSet.providedBy(reactor) and hasattr(socket.socket, "sendmsg"):
@@ -508,6 +504,14 @@ def listen_udp(reactor: Any, port: int, protocol: Any, interface: str) -> Any:
         batch_port.startListening()
         return batch_port
     return reactor.listenUDP(port, protocol, interface, LARGEST_DATAGRAM_BYTES)
+
+
+def local_address_of(address: Address, port: int) -> IPv4Address | IPv6Address:
+    """Our own end of a connection with this address, with this port."""
+    host, _, scope = local_of(address).partition("%")
+    if not host:
+        return local_address_for(address, port)
+    return twisted_address((host, port, 0, int(scope)) if scope else (host, port))
 
 
 def local_address_for(remote: Address, port: int) -> IPv4Address | IPv6Address:

@@ -13,10 +13,14 @@ import struct
 from contextlib import suppress
 
 from benchmarks.ends.talk import Stopwatch, Words, say, told
-from txutp.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT
 from txutp.udp import ANCILLARY_BYTES
 
 KERNEL_BUFFER_BYTES = 4 << 20
+
+# linux/udp.h
+SOL_UDP = 17
+UDP_SEGMENT = 103
+UDP_GRO = 104
 LARGEST_DATAGRAM_BYTES = 65_535
 
 # The sender is at most so far ahead, and the receiver joins and acknowledges so much at a time.

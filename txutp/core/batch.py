@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-Address = tuple[Any, ...]  # what the socket calls it: (host, port), for scoped IPv6 (host, port, flow, scope)
+Address = tuple[Any, ...]  # what the socket calls it, see address.py
 Buffer = bytes | memoryview
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from txutp.core.address import remote_of
 from txutp.core.batch import Address, Batch, Buffer, ip_overhead_bytes
 from txutp.core.flow import BULK_SEGMENTS, NEVER_US, Flow
 from txutp.core.liveness import (
@@ -242,7 +243,7 @@ class Connection(Liveness):
         self.segments_early = 0  # something before them was lost, or overtaken
 
     def __repr__(self) -> str:
-        return f"<Connection {STATE_NAMES[self.state]} {self.address} receive_id={self.receive_id}>"
+        return f"<Connection {STATE_NAMES[self.state]} {remote_of(self.address)} receive_id={self.receive_id}>"
 
     # -- questions --
 

@@ -16,6 +16,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from txutp.core.address import local_of, remote_of, with_local
 from txutp.core.admission import COOKIE, REMEMBER, Admission, ConnectionRefused, end_silent
 from txutp.core.batch import Address, Batch
 from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, TIMED_OUT, Connection
@@ -66,6 +67,9 @@ WINDOW_SHRINKS_US = SECOND_US
 WINDOW_GROWS_US = 10 * SECOND_US
 SMALLEST_WINDOW_BYTES = 65_536
 
+# Local addresses that are kept in mind; whole networks may be local.
+MAXIMUM_LOCALS = 64
+
 
 class Multiplexer:
     """The connections of one UDP port, by remote address and id."""
@@ -95,7 +99,8 @@ class Multiplexer:
         self._tombstones = Tombstones()
         self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
         self._closed_ports = ClosedPorts()
-        self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet
+        self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet, by remote address
+        self._locals: dict[str, None] = {}  # addresses of ours that connections have, if the socket has several
         self._deadlines: list[tuple[int, Key]] = []  # a heap; entries may be out of date
         self._reset_second = -1
         self._resets_left = 0
@@ -196,7 +201,7 @@ class Multiplexer:
         receive_id = self._fresh_id(address)
         connection = self._new(address, receive_id, receive_id + 1 & MASK16, settings)
         self._register(connection)
-        self._opening.setdefault(address, {})[connection] = None
+        self._opening.setdefault(remote_of(address), {})[connection] = None
         connection.open(now_us, settings.connect_timeout_us if timeout_us is None else timeout_us)
         self.touch(connection)
         return connection
@@ -293,7 +298,7 @@ class Multiplexer:
             else:
                 self._receive_reset(address, connection_id, ack, now_us)
             return True
-        connection = self._connections.get((address, connection_id))
+        connection = self._connections.get((address, connection_id)) or self._unpinned(address, connection_id)
         if connection is None and self._cookies.are_out(now_us):
             connection = self._admit(kind, address, connection_id, sequence, ack, now_us)
             if connection is None:
@@ -324,6 +329,7 @@ class Multiplexer:
             self._failed(connection, problem)
         if state != CONNECTED and connection.state != state:
             self._begun(connection)
+            self._pin(connection, address)
         self.touch(connection)
         return True
 
@@ -334,11 +340,11 @@ class Multiplexer:
 
         ``shown`` if the SYN itself has extensions, as the SYNs of old versions of uTorrent.
         """
-        for connection in self._opening.get(address, ()):
+        for connection in self._opening.get(remote_of(address), ()):
             connection.hole_opened(now_us)
             self.touch(connection)
         receive_id = connection_id + 1 & MASK16
-        known = self._connections.get((address, receive_id))
+        known = self._connections.get((address, receive_id)) or self._unpinned(address, receive_id)
         if known is not None:
             if known.initiator:
                 return
@@ -545,10 +551,48 @@ class Multiplexer:
 
     # -- tables --
 
+    def _unpinned(self, address: Address, connection_id: int) -> Connection | None:
+        """The connection of ours with a remote address whose local one is not known before the peer has answered."""
+        remote = remote_of(address)
+        return None if remote is address else self._connections.get((remote, connection_id))
+
+    def _pin(self, connection: Connection, address: Address) -> None:
+        """The peer has answered a connection of ours, to one of our addresses: the connection stays there."""
+        if connection.address == address or connection.state != CONNECTED:
+            return
+        del self._connections[connection.address, connection.receive_id]
+        connection.address = address
+        connection.scheduled_us = NEVER_US
+        self._connections[address, connection.receive_id] = connection
+        self._note_local(address)
+
+    def _note_local(self, address: Address) -> None:
+        local = local_of(address)
+        if local and len(self._locals) < MAXIMUM_LOCALS:
+            self._locals[local] = None
+
+    def _ends(self, address: Address) -> list[Address]:
+        """A remote address, and with each of the local ones; an address that has a local one is alone."""
+        remote = remote_of(address)
+        if remote is not address:
+            return [address]
+        return [address, *(with_local(address, local) for local in self._locals)]
+
     def _by_either_id(self, address: Address, connection_id: int) -> Connection | None:
-        """The connection that listens on an id, or sends to it; the two are neighbours."""
+        """The connection that listens on an id, or sends to it; the two are neighbours.
+
+        The kernel does not tell the local address of every error.
+        """
+        for ends in self._ends(address):
+            connection = self._by_either_id_at(ends, connection_id)
+            if connection is not None:
+                return connection
+        return None
+
+    def _by_either_id_at(self, address: Address, connection_id: int) -> Connection | None:
         for step in (0, -1, 1):
-            connection = self._connections.get((address, connection_id + step & MASK16))
+            known_id = connection_id + step & MASK16
+            connection = self._connections.get((address, known_id)) or self._unpinned(address, known_id)
             if connection is not None and connection_id in (connection.receive_id, connection.send_id):
                 return connection
         return None
@@ -584,21 +628,21 @@ class Multiplexer:
 
     def _fresh_id(self, address: Address) -> int:
         """A random id that cannot be mistaken for one of another connection to the same address."""
-        taken = self._connections.keys()
+        ends = self._ends(address)
         for _ in range(1_000):
             candidate = int.from_bytes(self._random_bytes(2), "big")
-            # two initiators, or one and an acceptor, use neighbouring ids
-            near = [(address, candidate - 1), (address, candidate), (address, candidate + 1), (address, candidate + 2)]
-            # a peer may not have heard yet that the last connection with this id has ended, and would ignore the SYN
-            if (
-                FIRST_ID <= candidate <= LAST_ID
-                and taken.isdisjoint(near)
-                and (address, candidate) not in self._tombstones
-            ):
+            if FIRST_ID <= candidate <= LAST_ID and all(self._is_free(where, candidate) for where in ends):
                 return candidate
         raise ConnectionRefused(f"no connection id is left for {address}")
 
+    def _is_free(self, address: Address, candidate: int) -> bool:
+        # two initiators, or one and an acceptor, use neighbouring ids
+        near = [(address, candidate - 1), (address, candidate), (address, candidate + 1), (address, candidate + 2)]
+        # a peer may not have heard yet that the last connection with this id has ended, and would ignore the SYN
+        return self._connections.keys().isdisjoint(near) and (address, candidate) not in self._tombstones
+
     def _register(self, connection: Connection, is_half_open: bool = False) -> None:
+        self._note_local(connection.address)
         self._connections[connection.address, connection.receive_id] = connection
         self._admission.add(connection, is_half_open)
 
@@ -610,11 +654,12 @@ class Multiplexer:
     def _begun(self, connection: Connection) -> None:
         """Its handshake is over, or it is."""
         self._admission.confirm(connection)
-        opening = self._opening.get(connection.address)
+        remote = remote_of(connection.address)
+        opening = self._opening.get(remote)
         if opening is not None:
             opening.pop(connection, None)
             if not opening:
-                del self._opening[connection.address]
+                del self._opening[remote]
 
     def _failed(self, connection: Connection, problem: Exception) -> None:
         """What belongs to the connection alone raised, its congestion controller most likely: only that one ends."""

@@ -1,0 +1,95 @@
+"""Socket options, each of which may be refused.
+
+Every one of them improves something, and a stream works without it: kernels that call themselves Linux lack some
+(gVisor, WSL 1, LX zones), a filter of system calls may forbid them, other systems have none of them.  So nothing here
+raises: a function says what was granted.  ``udp.py`` and ``offload.py`` call it.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+# In ip(7), ipv6(7) and linux/udp.h; Python's socket module does not name them on every version.
+IP_MTU_DISCOVER = 10
+IPV6_MTU_DISCOVER = 23
+IP_RECVERR = 11
+IPV6_RECVERR = 25
+SO_RXQ_OVFL = 40
+SOL_UDP = 17
+UDP_SEGMENT = 103
+UDP_GRO = 104
+
+# Values of IP_MTU_DISCOVER: fragment what is too large for the path; or forbid that, and tell of what does not fit.
+PMTUDISC_DONT = 0
+PMTUDISC_PROBE = 3
+
+# How often half as large a buffer is asked for after a refusal.
+BUFFER_HALVINGS = 5
+
+
+def set_option(udp_socket: socket.socket, level: int, option: int, value: int) -> bool:
+    """Set an option; returns whether the kernel took it."""
+    try:
+        udp_socket.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True
+
+
+def set_ip_option(udp_socket: socket.socket, ipv4_option: int, ipv6_option: int, value: int) -> bool:
+    """Set an option that both versions of IP have; returns whether the kernel took it for the version of the socket.
+
+    An IPv6 socket may carry IPv4 as well.  Linux takes the option of IPv4 there, other systems do not.
+    """
+    taken = set_option(udp_socket, socket.IPPROTO_IP, ipv4_option, value)
+    if udp_socket.family == socket.AF_INET6:
+        taken = set_option(udp_socket, socket.IPPROTO_IPV6, ipv6_option, value)
+    return taken
+
+
+def has_option(udp_socket: socket.socket, option: int, value: int | None) -> bool:
+    """Whether the kernel knows a UDP option; a value is set, None only looks."""
+    if value is not None:
+        return set_option(udp_socket, SOL_UDP, option, value)
+    try:
+        udp_socket.getsockopt(SOL_UDP, option)
+    except OSError:
+        return False
+    return True
+
+
+def can_forbid_fragments(udp_socket: socket.socket) -> bool:
+    """Whether a datagram can be sent so that the network drops it if it is too large; the socket fragments afterwards.
+
+    Too large for the path means fragments, not silence: what was sent once cannot be cut smaller (BEP 29).
+    """
+    if sys.platform != "linux":
+        return False
+    forbidden = set_ip_option(udp_socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
+    return set_ip_option(udp_socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT) and forbidden
+
+
+def ask_for_large_buffers(udp_socket: socket.socket, wanted_bytes: int) -> tuple[int, int]:
+    """Ask for buffers that hold a burst; returns what was granted for receiving and sending, 0 for what is not known.
+
+    Linux grants twice what its limits allow, and counts its own bookkeeping against that.  The BSDs refuse what is
+    above their limits, so less is asked for then.
+    """
+    return (
+        ask_for_buffer(udp_socket, socket.SO_RCVBUF, wanted_bytes),
+        ask_for_buffer(udp_socket, socket.SO_SNDBUF, wanted_bytes),
+    )
+
+
+def ask_for_buffer(udp_socket: socket.socket, option: int, wanted_bytes: int) -> int:
+    """The same for one direction."""
+    try:
+        granted_bytes = udp_socket.getsockopt(socket.SOL_SOCKET, option)
+        for halvings in range(BUFFER_HALVINGS + 1):
+            asked_bytes = wanted_bytes >> halvings
+            if granted_bytes >= asked_bytes or set_option(udp_socket, socket.SOL_SOCKET, option, asked_bytes):
+                break
+        return udp_socket.getsockopt(socket.SOL_SOCKET, option)
+    except OSError:
+        return 0
