@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "environment", "offload", "events", "encodings", "arguments", "options", "joiner"),
     ("udp", "outbox", "silence", "newcomers"),
     ("sources",),
+    ("timers",),
     ("protocol", "program", "unread"),
     ("transport", "readable"),
     ("tls", "duplex", "sharing", "datagrams", "unwrapping"),

@@ -17,7 +17,6 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHostResolution,
     IReactorPluggableNameResolver,
     IResolutionReceiver,
@@ -44,6 +43,7 @@ from txutp.core.units import SECOND_US
 from txutp.errors import exception_for
 from txutp.protocol import UTPProtocol
 from txutp.sharing import is_ipv6, port_to_connect_from
+from txutp.timers import Timer, call_later
 from txutp.tls import TLSCapableTransport
 from txutp.transport import log_prefix_of
 from txutp.udp import numeric_address, twisted_address
@@ -72,7 +72,7 @@ class UTPClientTransport(TLSCapableTransport):
         self._connecting = True
         self._untried: list[Address] = []
         self._attempts: list[Attempt] = []
-        self._next_call: IDelayedCall | None = None  # tries the next address
+        self._next_call: Timer | None = None  # tries the next address
         self._looks = 0  # turns that have read since time was up
         self._problem: Exception | None = None  # why the last attempt failed
         self.hostname = connector.host
@@ -98,7 +98,7 @@ class UTPClientTransport(TLSCapableTransport):
             found.addCallbacks(lambda address: self.looked_up([(address, port)]), lambda failure: self.resolved([]))
         else:
             self._problem = error.DNSLookupError(f"this reactor resolves no names: {host}")
-            self._next_call = reactor.callLater(0, self.resolved, [])
+            self._next_call = call_later(reactor, 0, self.resolved, [])
 
     def _resolved_numeric(self, host: str, port: int) -> None:
         found: list[Address] = []
@@ -144,10 +144,10 @@ class UTPClientTransport(TLSCapableTransport):
         if not self._connecting:
             return
         if self._untried:
-            self._next_call = self.reactor.callLater(ATTEMPT_DELAY_SECONDS, self._try_next)
+            self._next_call = call_later(self.reactor, ATTEMPT_DELAY_SECONDS, self._try_next)
         elif not self._attempts:
             # nobody hears of a failure from within their own call
-            self._next_call = self.reactor.callLater(0, self._fail_to_connect)
+            self._next_call = call_later(self.reactor, 0, self._fail_to_connect)
 
     def _try(self, where: Address) -> bool:
         """Begin to connect to an address; gives whether that was possible."""
@@ -249,7 +249,7 @@ class UTPClientTransport(TLSCapableTransport):
         if isinstance(problem, error.TimeoutError) and self._attempts and self._looks < LAST_LOOKS:
             self._looks += 1
             self._stop_waiting()
-            self._next_call = self.reactor.callLater(0, self.failIfNotConnected, problem)
+            self._next_call = call_later(self.reactor, 0, self.failIfNotConnected, problem)
             return
         self._connecting = False
         connector, self._connector = self._connector, None
@@ -355,6 +355,15 @@ class UTPConnector(base.BaseConnector):
         self.port = port
         self.bindAddress = checked_bind_address(bindAddress)
         self._settings = checked_settings(settings) or USUAL_SETTINGS
+
+    def connect(self) -> None:
+        super().connect()
+        call: Any = self.timeoutID
+        if call is not None:
+            # Twisted has made a call that follows the wall clock
+            timer: Any = call_later(self.reactor, self.timeout, call.func, *call.args)
+            call.cancel()
+            self.timeoutID = timer
 
     def _makeTransport(self) -> UTPClientTransport:  # type: ignore[override]
         return UTPClientTransport(self, self._settings)

@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from txutp.core.batch import Address
 from txutp.protocol import UTPProtocol
+from txutp.timers import call_later
 
 LARGEST_PAYLOAD_BYTES = 65_507  # of an IPv4 datagram
 
@@ -123,7 +124,7 @@ class Companion:
             self.leave()
             stopped.callback(None)
 
-        self._utp.reactor.callLater(0, stop)
+        call_later(self._utp.reactor, 0, stop)
         return stopped
 
     def loseConnection(self) -> None:

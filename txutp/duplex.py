@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 
+from txutp.core.units import SECOND_US
 from txutp.encodings import encode
+from txutp.environment import environment_of
 from txutp.events import Listener, arguments_taken, call_guarded, checked_listener, left_out
 from txutp.readable import Readable
+from txutp.timers import call_later
 from txutp.transport import UTPTransport
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ class Duplex(Readable):
 
         # silence
         self._timeout_seconds = 0.0
-        self._active_at = 0.0  # when something was written, or arrived
+        self._active_us = 0  # when something was written, or arrived
         self._timer: Any = None
         self._last_looks = 0  # turns of the reactor since time was up
 
@@ -268,9 +271,9 @@ class Duplex(Readable):
 
     def _set_active(self) -> None:
         """Note activity.  The timer stays where it is, and looks for activity when it fires."""
-        self._active_at = self.reactor.seconds()
+        self._active_us = environment_of(self.reactor).monotonic_us()
         if self._timeout_seconds and self._timer is None and not self.destroyed:
-            self._timer = self.reactor.callLater(self._timeout_seconds, self._look_for_silence)
+            self._timer = call_later(self.reactor, self._timeout_seconds, self._look_for_silence)
 
     def _look_for_silence(self) -> None:
         self._timer = None
@@ -282,10 +285,11 @@ class Duplex(Readable):
                 # the peer still acknowledges what was written before
                 self._set_active()
                 return
-        missing_seconds = self._active_at + self._timeout_seconds - self.reactor.seconds()
+        silent_us = environment_of(self.reactor).monotonic_us() - self._active_us
+        missing_seconds = self._timeout_seconds - silent_us / SECOND_US
         if missing_seconds > 0 or self._last_looks < LAST_LOOKS:
             self._last_looks = 0 if missing_seconds > 0 else self._last_looks + 1
-            self._timer = self.reactor.callLater(max(missing_seconds, 0), self._look_for_silence)
+            self._timer = call_later(self.reactor, max(missing_seconds, 0), self._look_for_silence)
             return
         self._last_looks = 0
         self._do_now()

@@ -26,6 +26,7 @@ from txutp.core.stats import PortStats
 from txutp.datagrams import Companion
 from txutp.protocol import UTPProtocol
 from txutp.sharing import adopt, port_to_listen_on
+from txutp.timers import call_later
 from txutp.tls import TLSCapableTransport
 from txutp.transport import log_prefix_of
 from txutp.udp import KERNEL_BUFFER_BYTES, twisted_address
@@ -105,7 +106,7 @@ class UTPPort:
 
         # Never before this call has returned, as with TCP.
         done: Deferred[None] = Deferred()
-        quiet.addCallback(lambda result: self.reactor.callLater(0, done.callback, None))
+        quiet.addCallback(lambda result: call_later(self.reactor, 0, done.callback, None))
         return done.addCallback(stopped)
 
     loseConnection = stopListening

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from txutp.events import Emitter, EventName, call_guarded, checked_listener
+from txutp.timers import Timer, call_later
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,7 +41,7 @@ class Handle(Emitter[EventName]):
         self.reactor: Any = reactor
         self._counts = True  # ref'd
         self._later: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
-        self._later_call: IDelayedCall | None = None
+        self._later_call: Timer | None = None
 
     def ref(self) -> Self:
         """Keep the program running while this goes on, as it is from the start."""
@@ -77,7 +78,7 @@ class Handle(Emitter[EventName]):
         """Call this in a later turn of the reactor, in the order of asking, and not after what happens then."""
         self._later.append((function, arguments))
         if self._later_call is None:
-            self._later_call = self.reactor.callLater(0, self._do_now)
+            self._later_call = call_later(self.reactor, 0, self._do_now)
 
     def _do_now(self) -> None:
         """Make the calls that were put off, before anything else in this turn."""
@@ -186,6 +187,9 @@ class _Run:
 def _is_of_the_program(call: Any) -> bool:
     """Returns whether a delayed call is the program's, not a timer of ours; calls that a handle put off count."""
     function = getattr(call, "func", None)
+    timer = getattr(function, "__self__", None)
+    if isinstance(timer, Timer):
+        function = timer.function
     if getattr(function, "__func__", None) is Handle._do_now:
         return True
     return not str(getattr(function, "__module__", "")).startswith("txutp.")

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorCore
+from twisted.internet.interfaces import IReactorCore
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -46,6 +46,7 @@ from txutp.newcomers import Newcomers
 from txutp.outbox import Outbox
 from txutp.silence import Silence
 from txutp.sources import Senders
+from txutp.timers import Timer, timers_of
 from txutp.udp import PAYLOAD_SHARE, batch_port_of, socket_address
 
 # The application may answer each delivery with a write, and each sending may let a producer write more.  After so
@@ -91,6 +92,7 @@ class UTPProtocol(DatagramProtocol):
         self._prefix = prefix
         environment = environment_of(reactor)
         self.now_us = environment.monotonic_us
+        self._call_later: Callable[..., Timer] = timers_of(reactor).call_later
         self.multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
         self.multiplexer.listening = accept is not None
         self._outbox = Outbox(self.multiplexer, self.now_us)
@@ -100,14 +102,14 @@ class UTPProtocol(DatagramProtocol):
         self.port_address: Any = None  # what it is bound to; kept when it is gone
         self._joiner = RunJoiner(self.datagrams_received)
         self._settling = False
-        self._settle_call: IDelayedCall | None = None
-        self._timer: IDelayedCall | None = None
+        self._settle_call: Timer | None = None
+        self._timer: Timer | None = None
         self._timer_us = NEVER_US
         self._deadlines_moved = False  # the timer may have to ring sooner, or not at all
         self.on_stopped: Callable[[], None] | None = None  # called when the UDP port is gone
         self._close_when_empty = not lasting
         self._shared = shared  # clients that begin anew look for this port
-        self._closing: IDelayedCall | None = None  # looks again whether the port is empty
+        self._closing: Timer | None = None  # looks again whether the port is empty
         self._ended: list[Connection] = []  # nobody was told yet, see _must_stay
         self._busy_with_foreign = False  # whoever closes the port meanwhile has to wait
         self._bulk_drains = 0  # in a row
@@ -317,7 +319,7 @@ class UTPProtocol(DatagramProtocol):
         quiet: Deferred[None] = Deferred()
         self._quiet.append(quiet)
         if timeout_seconds is not None:
-            timer = self.reactor.callLater(timeout_seconds, self._give_up_quiet, quiet)
+            timer = self._call_later(timeout_seconds, self._give_up_quiet, quiet)
 
             def stop_timer(result: None) -> None:
                 if timer.active():
@@ -473,7 +475,7 @@ class UTPProtocol(DatagramProtocol):
 
     def _settle_soon(self) -> None:
         if self._settle_call is None and self.port is not None:
-            self._settle_call = self.reactor.callLater(0, self._settle_now)
+            self._settle_call = self._call_later(0, self._settle_now)
 
     def _settle_now(self) -> None:
         self._settle_call = None
@@ -496,13 +498,13 @@ class UTPProtocol(DatagramProtocol):
             timer.cancel()
         self._timer_us = deadline_us
         wait_us = max(deadline_us - self.now_us(), 0)
-        self._timer = self.reactor.callLater(wait_us / SECOND_US, self._on_timer)
+        self._timer = self._call_later(wait_us / SECOND_US, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         self._joiner.flush()
         if self._silence.must_be_read(self.port, self.now_us(), judges=bool(self._ended)):
-            self._timer = self.reactor.callLater(0, self._on_timer)
+            self._timer = self._call_later(0, self._on_timer)
             return
         self.multiplexer.handle_timeouts(self.now_us())
         self.settle()
@@ -520,7 +522,7 @@ class UTPProtocol(DatagramProtocol):
         if not self._shared:
             self._close()
         elif not self._settling and self._closing is None:
-            self._closing = self.reactor.callLater(0, self._close_if_empty)
+            self._closing = self._call_later(0, self._close_if_empty)
 
     def _close_if_empty(self) -> None:
         self._closing = None

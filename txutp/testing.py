@@ -19,6 +19,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Protocol
 
 from twisted.internet import error
@@ -30,7 +31,7 @@ from zope.interface import implementer
 
 from txutp.core.batch import Address
 from txutp.core.packet import Packet, parse_untrusted
-from txutp.environment import IEnvironment
+from txutp.timers import IAlarmClock
 
 __all__ = ["Datagram", "Discipline", "Link", "Network", "Recorder", "SimulatedPort", "SimulatedReactor"]
 
@@ -328,7 +329,7 @@ class Network:
 LINK_FIELDS = [name for name, value in Link.__dataclass_fields__.items() if value.init]
 
 
-@implementer(IReactorTime, IReactorUDP, IEnvironment)
+@implementer(IReactorTime, IReactorUDP, IAlarmClock)
 class SimulatedReactor:
     """What a host's programs use as their reactor: timers, UDP, and numeric names only."""
 
@@ -344,13 +345,17 @@ class SimulatedReactor:
     def __repr__(self) -> str:
         return f"<SimulatedReactor {self.host} of {self.network!r}>"
 
-    # IEnvironment
+    # IAlarmClock
 
     def monotonic_us(self) -> int:
         return self._clock_offset_us + int(self.network.now_us * self._clock_rate)
 
     def random_bytes(self, count: int) -> bytes:
         return self.network.random.randbytes(count)
+
+    def ring_at(self, monotonic_us: int, function: Callable[[], None]) -> None:
+        network_us = (monotonic_us - self._clock_offset_us) / self._clock_rate
+        self.network.call_at(max(ceil(network_us), self.network.now_us), function)
 
     # IReactorTime
 

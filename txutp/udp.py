@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from twisted.internet import error, udp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IDelayedCall, IReactorFDSet
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
@@ -40,6 +40,7 @@ from txutp.options import (
     set_option,
 )
 from txutp.sources import Sources, is_wildcard
+from txutp.timers import Timer, call_later
 
 # In ip(7), and not named by Python on every version.
 IP_MTU = 14
@@ -167,8 +168,8 @@ class BatchPort(BatchSender, udp.Port):
         self._leaving = False
         self.times_empty = 0  # so often there was nothing more to read
         self._lone_reads = 0  # in a row, of one such datagram with nothing behind it
-        self._reading_again: IDelayedCall | None = None
-        self._trying_again: IDelayedCall | None = None  # to send
+        self._reading_again: Timer | None = None
+        self._trying_again: Timer | None = None  # to send
         self._joiner = RunJoiner(protocol.datagrams_received)
         self._forbids_fragments = False  # if it is asked to
         self._ancillary_bytes = ANCILLARY_BYTES
@@ -241,8 +242,7 @@ class BatchPort(BatchSender, udp.Port):
     def _read_later(self, seconds: float) -> None:
         """Go on reading after a while, or in the next turn."""
         if self._reading_again is None:
-            reactor: Any = self.reactor
-            self._reading_again = reactor.callLater(seconds, self._read_again)
+            self._reading_again = call_later(self.reactor, seconds, self._read_again)
 
     def _read_again(self) -> None:
         self._reading_again = None
@@ -375,8 +375,7 @@ class BatchPort(BatchSender, udp.Port):
             self.startWriting()
         elif self._trying_again is None:
             # The kernel is short of memory, which the socket's own state does not tell.
-            reactor: Any = self.reactor
-            self._trying_again = reactor.callLater(RETRY_SECONDS, self._writable)
+            self._trying_again = call_later(self.reactor, RETRY_SECONDS, self._writable)
         return sent
 
     def _writable(self) -> None:
@@ -425,7 +424,7 @@ class PlainPort:
 
     def _try_again(self) -> None:
         """There is no telling when such a transport becomes writable."""
-        self._reactor.callLater(RETRY_SECONDS, self._protocol.writable)
+        call_later(self._reactor, RETRY_SECONDS, self._protocol.writable)
 
     def link_mtu_bytes(self, address: Address) -> int | None:
         # Nothing but BatchPort can forbid fragments; a transport that can (as the simulated one) says so itself.

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IReactorCore
+from twisted.internet.interfaces import IReactorCore
 from twisted.protocols.policies import ProtocolWrapper
 
 from txutp.core.connection import ABORTED, DONE, PORT_CLOSED, Connection
+from txutp.timers import Timer, call_later
 
 
 class Unread:
@@ -28,7 +29,7 @@ class Unread:
         self.port_address = self.utp.port_address
         self._transport = transport
         self._connection = connection
-        self._call: IDelayedCall | None = None  # settles the transport
+        self._call: Timer | None = None  # settles the transport
         self._shutdown_trigger: Any = None
         if IReactorCore.providedBy(self.reactor):
             self._shutdown_trigger = self.reactor.addSystemEventTrigger("during", "shutdown", self._give_up)
@@ -38,7 +39,7 @@ class Unread:
     def touch(self, connection: Connection) -> None:
         """The transport wants to be settled: in the next turn of the reactor."""
         if self._call is None:
-            self._call = self.reactor.callLater(0, self._settle)
+            self._call = call_later(self.reactor, 0, self._settle)
 
     def abort(self, connection: Connection) -> None:
         """The application wants no more of it."""
