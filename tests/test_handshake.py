@@ -482,7 +482,7 @@ def test_a_half_open_connection_can_be_reset() -> None:
 
 def test_a_connection_that_was_never_opened_is_closed() -> None:
     multiplexer = Multiplexer(Settings(), bytes)
-    connection = multiplexer._new(("10.0.0.1", 1), 1, 2)
+    connection = multiplexer._new(("10.0.0.1", 1), 1, 2, 0)
     assert isinstance(connection, Connection)
     assert connection.close_reason == DONE
 

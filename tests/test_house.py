@@ -18,11 +18,9 @@ PACKAGE = ROOT / "txutp"
 # floor do not know each other. A new module is written into this table, and nowhere else.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.sequence", "core.packet", "core.batch", "core.stats", "core.units"),
-    (
-        *("core.address", "core.capacity", "core.delay", "core.mtu", "core.overload", "core.pacing", "core.rate"),
-        "core.tombstones",
-    ),
-    ("core.rtt",),
+    (),
+    ("core.rtt", "core.parts"),
+    ("core.capacity", "core.delay", "core.mtu", "core.overload", "core.pacing", "core.rate", "core.tombstones"),
     ("core.congestion",),
     ("core.ledbat", "core.ledbatpp", "core.shallow"),
     ("core.controllers",),

@@ -57,7 +57,7 @@ class BatchSender:
         count = batch.count
         buffers = batch.buffers
         uncut = False
-        if count > 1 and self.offload_send and address[0] not in self._uncut_hosts:
+        if count > 1 and self.offload_send and not batch.alone and address[0] not in self._uncut_hosts:
             segment = struct.pack("=H", batch.datagram_bytes)
             try:
                 self._send(buffers, [(SOL_UDP, UDP_SEGMENT, segment)], address)

@@ -38,6 +38,7 @@ from txutp.core.connection import (
 )
 from txutp.core.flow import NEVER_US
 from txutp.core.multiplexer import Multiplexer
+from txutp.core.parts import SmallPaths
 from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 from txutp.environment import environment_of
@@ -94,6 +95,7 @@ class UTPProtocol(DatagramProtocol):
         self.now_us = environment.monotonic_us
         self._call_later: Callable[..., Timer] = timers_of(reactor).call_later
         self.multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
+        self.multiplexer.small_paths = small_paths_of(reactor)
         self.multiplexer.listening = accept is not None
         self._outbox = Outbox(self.multiplexer, self.now_us)
         self._silence = Silence(self.multiplexer)
@@ -569,3 +571,11 @@ class UTPProtocol(DatagramProtocol):
         if quiet in self._quiet:
             self._quiet.remove(quiet)
             quiet.callback(None)
+
+
+def small_paths_of(reactor: Any) -> SmallPaths:
+    """What is known of paths that swallow large packets; of a reactor, because a client's port ends with its client."""
+    found = getattr(reactor, "_txutp_small_paths", None)
+    if not isinstance(found, SmallPaths):
+        found = reactor._txutp_small_paths = SmallPaths()
+    return found

@@ -40,6 +40,8 @@ from txutp.core.liveness import (
 )
 from txutp.core.mtu import MtuSearch
 from txutp.core.packet import (
+    BITS_BYTES,
+    EMPTY_SELECTIVE_ACK_BYTES,
     EXTENSION_BITS,
     HEADER_BYTES,
     LARGE_WANTED,
@@ -57,11 +59,22 @@ from txutp.core.packet import (
     encode_padding,
     encode_selective_ack,
 )
+from txutp.core.parts import (
+    LOOK_AGAIN_US,
+    PARTS_WANTED,
+    PARTS_WELCOME,
+    SMALLEST_DATAGRAM_BYTES,
+    BlackHoleSearch,
+    PartJoiner,
+    SmallPaths,
+    bytes_of_segment,
+    encode_part,
+)
 from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, ReceiveBuffer
 from txutp.core.rtt import PROBE_MARGIN_US
 from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
 from txutp.core.sequence import MASK16, MASK32, signed32, unwrap
-from txutp.core.settings import Settings
+from txutp.core.settings import Settings, usual_datagram_bytes
 from txutp.core.stats import ConnectionStats
 
 SYN_SENT, SYN_RECEIVED, CONNECTED, CLOSED = range(4)
@@ -123,6 +136,7 @@ class Connection(Liveness):
     """A stream to one peer.  Attributes without underscore are there to be read."""
 
     __slots__ = (
+        "_black_hole",
         "_bulk_from",
         "_closing",
         "_connect_deadline_us",
@@ -132,9 +146,12 @@ class Connection(Liveness):
         "_headers",
         "_linger_deadline_us",
         "_link_mtu",
+        "_parts",
         "_peer_reads_extensions",
         "_port_closed",
+        "_says",
         "_shows",
+        "_swallows_bytes",
         "_syn_sent_us",
         "_unheard",
         "_update_backoff",
@@ -164,6 +181,8 @@ class Connection(Liveness):
         "send_id",
         "sending",
         "settings",
+        "small_paths",
+        "small_until_us",
         "state",
         "syn_sequence",
         "syn_tries",
@@ -234,6 +253,14 @@ class Connection(Liveness):
         self._peer_reads_extensions = False  # it has sent one itself
         self._shows = 0  # so many STATEs show the peer that we read extensions
         self._welcomes = 0  # in so many STATEs the peer hears that it may send large datagrams
+
+        # see `parts.py`
+        self.small_paths: SmallPaths | None = None  # of the multiplexer
+        self.small_until_us = 0  # segments are small because another connection found a black hole
+        self._black_hole: BlackHoleSearch | None = None  # made when a large segment is repeated more than once
+        self._swallows_bytes = 0  # datagrams of this size vanish on the path; segments of theirs leave in parts
+        self._parts: PartJoiner | None = None  # of the peer's segments
+        self._says = b""  # EXTENSION_BITS of the next STATE
 
         # counters
         self.bytes_received = 0  # payload that was new
@@ -482,7 +509,7 @@ class Connection(Liveness):
         """
         return kind == ST_STATE and ack == self.initial_sequence and sequence16 == self.receiving.next_sequence & MASK16
 
-    def receive_extensions(self, selective: int | None, bits: bytes) -> None:
+    def receive_extensions(self, selective: int | None, bits: bytes, now_us: int) -> None:
         """The packet that was just received had a selective ack, maybe empty, or EXTENSION_BITS, or both.
 
         The peer reads extensions then, so it may be sent some.  An empty selective ack asks us to show the same, unless
@@ -497,11 +524,57 @@ class Connection(Liveness):
                 self._shows = ANSWERS
         if self.state != CONNECTED:
             return
-        if bits == LARGE_WANTED:
+        if bits == PARTS_WANTED:
+            self._says = PARTS_WELCOME
+            self._due |= ACK_DUE
+        elif bits == PARTS_WELCOME:
+            self._on_parts_welcome(now_us)
+        elif bits == LARGE_WANTED:
             self._welcomes = WELCOMES
             self._due |= ACK_DUE
         elif bits == LARGE_WELCOME and mtu is not None:
             mtu.on_welcome()
+
+    def receive_part(
+        self,
+        sequence16: int,
+        ack16: int,
+        window_bytes: int,
+        timestamp_us: int,
+        difference_us: int,
+        selective: int,
+        bits: bytes,
+        payload: bytes,
+        now_us: int,
+    ) -> None:
+        """A DATA packet with a part of a segment.  The last part brings the whole segment; the others draw no ack."""
+        payloads: tuple[bytes, ...] = ()
+        receiving = self.receiving
+        sequence = unwrap(sequence16, receiving.next_sequence)
+        ack = unwrap(ack16, self.sending.next_sequence)
+        if sequence < receiving.next_sequence or sequence in receiving.early:
+            payloads = (payload,)  # it has come before, and the peer has not heard that
+        elif self.state == CONNECTED and self.sending.first_unacked - 1 - ACK_SLACK <= ack < self.sending.next_sequence:
+            if self._parts is None:
+                self._parts = PartJoiner()
+            if not receiving.would_refuse(sequence, bytes_of_segment(bits)):
+                joined = self._parts.add(sequence, receiving.next_sequence, bits, payload)
+                payloads = () if joined is None else (joined,)
+        due = self._due
+        self.receive(
+            ST_DATA,
+            sequence16,
+            ack16,
+            window_bytes,
+            timestamp_us,
+            difference_us,
+            selective,
+            payloads,
+            sum(map(len, payloads)),
+            now_us,
+        )
+        if not payloads:
+            self._due &= ~ACK_DUE | due
 
     def receive_reset(self, ack16: int, now_us: int) -> None:
         """A RESET for this connection; it counts only if its ack shows that the sender sees our packets."""
@@ -651,7 +724,9 @@ class Connection(Liveness):
             batch = None
             if sending.lost_segments or sending.probe_due:
                 batch = self._next_resend(now_us)
-            if batch is None and sending.unsent_bytes:
+            # new segments are smaller than those that go again in parts, and would take all of the window from them
+            repairs = self._swallows_bytes and sending.lost_segments
+            if batch is None and sending.unsent_bytes and not repairs:
                 if sending.unsent_bytes >= BULK_SEGMENTS * sending.segment_bytes:
                     batch = self._next_probe(now_us)
                 if batch is None:
@@ -696,8 +771,31 @@ class Connection(Liveness):
             return None
         run, index = lost
         payload = run.payloads[index]
+        if self._swallows_bytes and HEADER_BYTES + len(payload) > self._parts_datagram_bytes:
+            return self._give_parts(run, index, payload, now_us)
         header = self._header(ST_FIN if run.is_fin else ST_DATA, run.first + index, now_us)
         return self._give([header, payload] if payload else [header], 1, run, index, False, now_us)
+
+    @property
+    def _parts_datagram_bytes(self) -> int:
+        """The largest datagram that is known to arrive, on a path that swallows large ones."""
+        mtu = self.sending.mtu
+        return SMALLEST_DATAGRAM_BYTES if mtu is None else mtu.passed_bytes
+
+    def _give_parts(self, run: Run, index: int, payload: Buffer, now_us: int) -> Batch:
+        """One segment in parts, which the peer puts together."""
+        datagram_bytes = self._parts_datagram_bytes
+        step = datagram_bytes - HEADER_BYTES - EMPTY_SELECTIVE_ACK_BYTES - BITS_BYTES
+        header = bytearray(self._header(ST_DATA, run.first + index, now_us))
+        header[1] = SELECTIVE_ACK
+        header += encode_selective_ack(0, EXTENSION_BITS)
+        buffers: list[Buffer] = []
+        for offset in range(0, len(payload), step):
+            bits = encode_bits(encode_part(offset, len(payload)))
+            buffers += [bytes(header) + bits, payload[offset : offset + step]]
+        batch = self._give(buffers, len(buffers) // 2, run, index, False, now_us)
+        batch.datagram_bytes = datagram_bytes
+        return batch
 
     def too_large(self, batch: Batch) -> None:
         """The interface does not take the last batch, which was a probe of the path: it was never sent."""
@@ -718,6 +816,8 @@ class Connection(Liveness):
         sending = self.sending
         if sending.mtu is None and not self._begin_mtu_search():
             return None
+        if self._swallows_bytes or self.small_until_us:
+            self._remember_path(self._parts_datagram_bytes, now_us)
         probe = sending.next_probe(now_us)
         if probe is None:
             assert sending.mtu is not None
@@ -735,13 +835,61 @@ class Connection(Liveness):
         batch.dont_fragment = True
         return batch
 
+    def _ask_behind_large(self, now_us: int) -> None:
+        """The first segment in flight is repeated once more: if it is large, ask the peer whether it takes parts."""
+        sequence, datagram_bytes, arrived = self.sending.stuck_segment()
+        if datagram_bytes <= SMALLEST_DATAGRAM_BYTES:
+            return
+        if self._black_hole is None:
+            self._black_hole = BlackHoleSearch()
+        if self._black_hole.on_stuck(sequence, arrived, self.sending.attempt):
+            self._says = PARTS_WANTED
+            self._due |= ACK_DUE
+
+    def _on_parts_welcome(self, now_us: int) -> None:
+        """The peer takes parts, and the answer may prove that the path swallows what is larger than it is."""
+        sending = self.sending
+        sequence, datagram_bytes, arrived = sending.stuck_segment()
+        if self._black_hole is None or not self._black_hole.on_answer(sequence, arrived):
+            return
+        if sending.mtu is not None or self._begin_mtu_search():
+            assert sending.mtu is not None
+            sending.mtu.peer_reads_extensions = True
+            sending.mtu.on_swallowed(SMALLEST_DATAGRAM_BYTES, datagram_bytes)
+        self._swallows_bytes = datagram_bytes
+        sending.on_swallowed(SMALLEST_DATAGRAM_BYTES, now_us)
+        self._remember_path(SMALLEST_DATAGRAM_BYTES, now_us)
+
+    def _remember_path(self, datagram_bytes: int, now_us: int) -> None:
+        """Tell other connections to the host what arrives there."""
+        if self.small_paths is None:
+            return
+        if datagram_bytes >= (self._swallows_bytes or usual_datagram_bytes(self.address[0])):
+            self._swallows_bytes = self.small_until_us = 0  # unlucky losses, or a better path
+            self.small_paths.forget(self.address[0])
+        else:
+            self.small_paths.remember(self.address[0], datagram_bytes, now_us)
+
+    def _remember_if_swallowed(self, now_us: int) -> None:
+        """The connection ends, because a segment never arrives.
+
+        If that is a large one and nothing large ever arrived, or the peer was heard meanwhile, the next connection to
+        the host begins with small ones.
+        """
+        sending = self.sending
+        _, datagram_bytes, _ = sending.stuck_segment()
+        never = sending.first_unacked == self.initial_sequence + self.initiator
+        if datagram_bytes > SMALLEST_DATAGRAM_BYTES and (never or self._last_received_us > now_us - sending.timeout_us):
+            # that is no proof, so the next one shall probe for larger ones at once
+            self._remember_path(SMALLEST_DATAGRAM_BYTES, now_us - LOOK_AGAIN_US)
+
     def _begin_mtu_search(self) -> bool:
         """Ask what the interface takes, and search from there; gives whether there is a search."""
         if self.settings.maximum_datagram_bytes is not None:
             return False
         sending = self.sending
         start_bytes = sending.segment_bytes + HEADER_BYTES
-        interface_bytes = start_bytes
+        interface_bytes = usual_datagram_bytes(self.address[0]) if self.small_until_us else start_bytes
         largest_bytes = ETHERNET_BYTES - ip_overhead_bytes(self.address)
         link_bytes = self._link_mtu(self.address)
         if link_bytes is not None:
@@ -751,6 +899,8 @@ class Connection(Liveness):
         sending.mtu = MtuSearch(
             start_bytes, min(largest_bytes, interface_bytes), interface_bytes, self._peer_reads_extensions
         )
+        if self.small_until_us:
+            sending.mtu.wait_until(self.small_until_us)
         return True
 
     def _next_run(self, now_us: int) -> Batch | None:
@@ -838,8 +988,13 @@ class Connection(Liveness):
             self.advertised_bytes,
             sequence,
             self.receiving.next_sequence - 1 - behind,
-            SELECTIVE_ACK if mask or self._shows or self._welcomes else NO_EXTENSION,
+            SELECTIVE_ACK if mask or self._shows or self._welcomes or self._says else NO_EXTENSION,
         )
+        if self._says:
+            # lost ones are asked, or answered, again
+            header += encode_selective_ack(mask, EXTENSION_BITS) + encode_bits(self._says)
+            self._says = b""
+            return self._give_control(due, header, now_us)
         if self._welcomes:
             self._welcomes -= 1
             due |= WELCOMED
@@ -876,7 +1031,9 @@ class Connection(Liveness):
         self.segments_sent += count
         self._bulk_from = self.segments_received + BULK_RECEIVED_SEGMENTS
         payload_bytes = run.total_bytes if run.count == 1 else run.segment_bytes
-        return Batch(self.address, buffers, count, HEADER_BYTES + payload_bytes, (due, run, index))
+        batch = Batch(self.address, buffers, count, HEADER_BYTES + payload_bytes, (due, run, index))
+        batch.alone = bool(self._swallows_bytes or self.small_until_us)
+        return batch
 
     def _give_control(self, due: int, header: bytes, now_us: int) -> Batch:
         self._last_sent_us = now_us
@@ -1106,12 +1263,15 @@ class Connection(Liveness):
         if self.sending.handle_timeout(now_us, self._last_received_us):
             timeouts = self.sending.timeouts
             if timeouts >= settings.maximum_timeouts:
+                self._remember_if_swallowed(now_us)
                 self.abort(DONE if self._is_complete else TIMED_OUT)
                 return
             if timeouts >= FIN_TIMEOUTS and self._closing and self.sending.first_unacked == self.fin_sequence:
                 self._release()
                 if self.state == CLOSED:
                     return
+        if self.sending.is_stuck:
+            self._ask_behind_large(now_us)
         # a STATE that matters may be lost
         if now_us >= self._update_deadline_us > 0:
             self._update_backoff += 1

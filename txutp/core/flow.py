@@ -259,6 +259,45 @@ class Flow(SendBuffer):
         if self.steering is not None:
             self.steering.controller.segment_bytes = segment_bytes
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the first segment in flight was repeated for want of an answer, and waits to be repeated again."""
+        return (self._probes > 1 or self.timeouts > 0) and (self.probe_due or self.lost_segments > 0)
+
+    @property
+    def attempt(self) -> int:
+        """A number that is another one each time that silence makes something leave again."""
+        return self.total_timeouts * (MAXIMUM_TAIL_PROBES + 1) + self._probes
+
+    def stuck_segment(self) -> tuple[int, int, int]:
+        """Of the first segment in flight: its number, its datagram's bytes, and how many as large arrived behind it."""
+        oldest = self.oldest_unacked()
+        if oldest is None:
+            return -1, 0, 0
+        size = oldest[0].size_of(oldest[1])
+        arrived = sum(
+            run.acked >> index & 1
+            for run in self.runs
+            if run.acked
+            for index in range(max(self.first_unacked - run.first, 0), run.count)
+            if run.size_of(index) >= size
+        )
+        return self.first_unacked, size + HEADER_BYTES, arrived
+
+    def on_swallowed(self, datagram_bytes: int, now_us: int) -> None:
+        """The path swallows segments as large as those in flight: repeat them at once, and cut smaller ones.
+
+        That is no sign of congestion.
+        """
+        if self._mtu_probe is not None:
+            self._on_mtu_lost()
+        self.give_up_all()
+        self.timeouts = self.backoff = self._probes = 0
+        self.probe_due = False
+        self._resend_forced = True
+        self._timer_started_us = now_us
+        self.set_datagram_bytes(min(datagram_bytes, self.segment_bytes + HEADER_BYTES))
+
     def flush(self) -> None:
         """Let what was written so far leave in a short packet, although another one is in flight."""
         self._flush = self.unsent_bytes > 0
@@ -460,7 +499,8 @@ class Flow(SendBuffer):
             size = lost[0].size_of(lost[1])
             if self.pipe_bytes + size > self.window_bytes:
                 return None
-            if self._paced_bytes(size, now_us) < size:
+            wanted_bytes = min(size, self.segment_bytes)  # it may be larger than a burst is now
+            if self._paced_bytes(wanted_bytes, now_us) < wanted_bytes:
                 return None
         if lost is None:
             return None

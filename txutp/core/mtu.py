@@ -139,6 +139,20 @@ class MtuSearch:
             self._too_large_bytes = self.largest_bytes + 1
             self._waits_until_us = 0
 
+    def on_swallowed(self, smallest_bytes: int, swallowed_bytes: int) -> None:
+        """Datagrams of a size that should pass vanish: search again from the smallest one.
+
+        The size that vanished is tried first, for it may have been an unlucky series of losses.
+        """
+        self._start_bytes = self.passed_bytes = smallest_bytes
+        self._too_large_bytes = self.largest_bytes + 1
+        self._hint_bytes = min(swallowed_bytes, self.largest_bytes)
+        self.probe_bytes = self._failures = self._waits_until_us = 0
+
+    def wait_until(self, time_us: int) -> None:
+        """Another connection has searched this path; search again then."""
+        self._waits_until_us = time_us
+
     def on_black_hole(self, now_us: int) -> None:
         """What passed once does not any more: back to the start, and up again later."""
         self._too_large_bytes = self.passed_bytes

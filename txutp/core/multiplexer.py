@@ -41,9 +41,10 @@ from txutp.core.packet import (
     parse_extensions_untrusted,
     slices,
 )
+from txutp.core.parts import LOOK_AGAIN_US, SmallPaths, is_part
 from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
 from txutp.core.sequence import MASK16, MASK32
-from txutp.core.settings import IPV4_DATAGRAM_BYTES, IPV6_DATAGRAM_BYTES, Settings
+from txutp.core.settings import Settings, usual_datagram_bytes
 from txutp.core.stats import PortCounters
 from txutp.core.tombstones import Key, Tombstone, Tombstones
 from txutp.core.units import SECOND_US
@@ -97,6 +98,7 @@ class Multiplexer:
         self._admission = Admission(self._connections, self._evict)
         self._cookies = SynCookies(random_bytes)
         self._tombstones = Tombstones()
+        self.small_paths = SmallPaths()  # the shell may let several ports share it
         self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
         self._closed_ports = ClosedPorts()
         self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet, by remote address
@@ -199,7 +201,7 @@ class Multiplexer:
         settings = self.settings if settings is None else settings
         self._admission.make_room(address[0], self.settings, now_us)
         receive_id = self._fresh_id(address)
-        connection = self._new(address, receive_id, receive_id + 1 & MASK16, settings)
+        connection = self._new(address, receive_id, receive_id + 1 & MASK16, now_us, settings)
         self._register(connection)
         self._opening.setdefault(remote_of(address), {})[connection] = None
         connection.open(now_us, settings.connect_timeout_us if timeout_us is None else timeout_us)
@@ -311,20 +313,33 @@ class Multiplexer:
         state = connection.state
         received = connection.segments_received
         try:
-            connection.receive(
-                kind,
-                sequence,
-                ack,
-                window_bytes,
-                timestamp_us,
-                difference_us,
-                mask or 0,
-                payloads,
-                size - offset,
-                now_us,
-            )
+            if bits and kind == ST_DATA and is_part(bits):
+                connection.receive_part(
+                    sequence,
+                    ack,
+                    window_bytes,
+                    timestamp_us,
+                    difference_us,
+                    mask or 0,
+                    bits,
+                    data[offset:],
+                    now_us,
+                )
+            else:
+                connection.receive(
+                    kind,
+                    sequence,
+                    ack,
+                    window_bytes,
+                    timestamp_us,
+                    difference_us,
+                    mask or 0,
+                    payloads,
+                    size - offset,
+                    now_us,
+                )
             if extension and (bits or mask is not None) and connection.segments_received != received:
-                connection.receive_extensions(mask, bits)
+                connection.receive_extensions(mask, bits, now_us)
         except Exception as problem:
             self._failed(connection, problem)
         if state != CONNECTED and connection.state != state:
@@ -373,11 +388,11 @@ class Multiplexer:
             return
 
         self._tombstones.discard((address, receive_id))
-        connection = self._new(address, receive_id, connection_id)
+        connection = self._new(address, receive_id, connection_id, now_us)
         self._register(connection, True)
         connection.answer(sequence, timestamp_us, now_us)
         if shown:
-            connection.receive_extensions(None, b"")
+            connection.receive_extensions(None, b"", now_us)
         self.touch(connection)
 
     def _answer_with_cookie(
@@ -408,7 +423,7 @@ class Multiplexer:
             else:
                 self._cookies.spend(address, connection_id, sequence, lifetime_us, now_us)
                 self._tombstones.discard((address, connection_id))
-                connection = self._new(address, connection_id, connection_id - 1 & MASK16)
+                connection = self._new(address, connection_id, connection_id - 1 & MASK16, now_us)
                 self._register(connection)
                 connection.restore(sequence - 1 & MASK16, ack + 1 & MASK16, now_us)
                 return connection
@@ -608,11 +623,16 @@ class Multiplexer:
             end_silent(connection)
             self.touch(connection)
 
-    def _new(self, address: Address, receive_id: int, send_id: int, settings: Settings | None = None) -> Connection:
+    def _new(
+        self, address: Address, receive_id: int, send_id: int, now_us: int, settings: Settings | None = None
+    ) -> Connection:
         settings = self.settings if settings is None else settings
         datagram_bytes = settings.maximum_datagram_bytes
         if datagram_bytes is None:
-            datagram_bytes = IPV6_DATAGRAM_BYTES if ":" in address[0] else IPV4_DATAGRAM_BYTES
+            datagram_bytes = usual_datagram_bytes(address[0])
+        small = self.small_paths.find(address[0], now_us) if len(self.small_paths) else None
+        if small is not None:
+            datagram_bytes = min(datagram_bytes, small[0])
         connection = Connection(
             address,
             receive_id,
@@ -624,6 +644,9 @@ class Multiplexer:
             self._link_mtu,
         )
         connection.limit_window(self.window_limit_bytes)
+        connection.small_paths = self.small_paths
+        if small is not None:
+            connection.small_until_us = small[1] + LOOK_AGAIN_US
         return connection
 
     def _fresh_id(self, address: Address) -> int:

@@ -14,6 +14,10 @@ Extensions that we send, and when (``docs/wire.md`` says why)
     SELECTIVE_ACK, all zero,  DATA, a probe of the     the peer has sent a SELECTIVE_ACK or EXTENSION_BITS, of any kind
     EXTENSION_BITS, PADDING   path's MTU
     EXTENSION_BITS            STATE, three             the peer has asked for it with EXTENSION_BITS in a probe
+    SELECTIVE_ACK,            STATE                    a large segment was repeated more than once; or the peer asks so
+    EXTENSION_BITS                                     (``parts.py``)
+    SELECTIVE_ACK all zero,   DATA, part of a segment  the peer has answered that it takes parts, and the path swallows
+    EXTENSION_BITS                                     large packets
     ========================  =======================  ================================================================
 
     SYN, SYN-ACK, FIN, RESET and all other DATA packets never have one.  Any extension of a peer is skipped if unknown.

@@ -13,6 +13,11 @@ IPV4_DATAGRAM_BYTES = 1402
 IPV6_DATAGRAM_BYTES = 1232
 
 
+def usual_datagram_bytes(host: str) -> int:
+    """How large a datagram to a numeric address is before anything is known of the path."""
+    return IPV6_DATAGRAM_BYTES if ":" in host else IPV4_DATAGRAM_BYTES
+
+
 @dataclass(frozen=True)
 class Settings:
     """How the connections of a UDP port behave.
