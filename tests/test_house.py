@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (),
     ("core.rtt", "core.parts"),
     ("core.capacity", "core.delay", "core.mtu", "core.overload", "core.pacing", "core.rate", "core.tombstones"),
+    (),
     ("core.congestion",),
     ("core.ledbat", "core.ledbatpp", "core.shallow"),
     ("core.controllers",),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.support import HalfStream, ScriptedClient
 from tests.test_transfer import pattern
 from txutp import Settings
+from txutp.core.memory import ReceiveMemory
 from txutp.core.receiving import (
     DUPLICATE,
     EARLY,
@@ -18,11 +19,12 @@ from txutp.core.receiving import (
     SHORT_BYTES,
     ReceiveBuffer,
 )
+from txutp.core.stats import PortCounters
 
 
 def buffer_of(capacity_bytes: int) -> ReceiveBuffer:
     """An empty one, in which 1 comes first."""
-    buffer = ReceiveBuffer(capacity_bytes)
+    buffer = ReceiveBuffer(capacity_bytes, ReceiveMemory(1 << 40, PortCounters()))
     buffer.next_sequence = 1
     return buffer
 

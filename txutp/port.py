@@ -147,6 +147,7 @@ class UTPPort:
         return PortStats(
             connections=len(multiplexer),
             half_open=multiplexer.half_open,
+            held_bytes=multiplexer.memory.held_bytes,
             asked_buffer_bytes=KERNEL_BUFFER_BYTES if receive_bytes else None,
             granted_receive_bytes=receive_bytes,
             granted_send_bytes=send_bytes,

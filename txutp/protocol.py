@@ -302,7 +302,8 @@ class UTPProtocol(DatagramProtocol):
     def accept_again(self, accept: Callable[[Connection], None], settings: Settings) -> None:
         """Somebody listens on a port that connections have kept open; the settings are for new connections."""
         self.accept = accept
-        self.settings = self.multiplexer.settings = settings
+        self.settings = settings
+        self.multiplexer.change_settings(settings)
         self.multiplexer.listening = True
         self._close_when_empty = self._shared = False
         if self._ended:
@@ -398,6 +399,8 @@ class UTPProtocol(DatagramProtocol):
             owner.settle()
         connection.touched = False
         if connection.state != CLOSED:
+            if connection.receiving.ready_bytes:
+                connection.receiving.charge()  # its reader is paused
             self._outbox.transmit(connection, owner)
             if connection.deadline_us < connection.scheduled_us:
                 self.multiplexer.schedule(connection)

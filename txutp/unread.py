@@ -3,6 +3,8 @@
 The end never overtakes it.  The connection leaves the multiplexer at once; the transport keeps what is unread, and
 ``transport.py`` gives it an ``Unread`` in the place of the UDP port, which may be closed by now.  When the reader
 resumes it gets the rest, and behind that ``connectionLost``.
+
+Until then the connection counts for the limits of its port: on connections, and on memory for received data.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Unread:
         self._connection = connection
         self._call: Timer | None = None  # settles the transport
         self._shutdown_trigger: Any = None
+        self.utp.multiplexer.keep_unread(connection)
         if IReactorCore.providedBy(self.reactor):
             self._shutdown_trigger = self.reactor.addSystemEventTrigger("during", "shutdown", self._give_up)
 
@@ -48,6 +51,7 @@ class Unread:
 
     def close(self) -> None:
         """The protocol hears of the end now."""
+        self.utp.multiplexer.release_unread(self._connection)
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

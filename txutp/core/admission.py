@@ -43,6 +43,7 @@ class Admission:
         self._connections = connections
         self._evict = evict
         self._per_host: dict[str, int] = {}
+        self._kept = 0  # places of connections that have ended, and whose readers have not
         self._half_open_per_host: dict[str, dict[Connection, None]] = {}
         self._silent: list[Connection] = []  # found by the last search, the longest-silent at the end
         self._searched_us = -SEARCH_US
@@ -52,18 +53,32 @@ class Admission:
     def add(self, connection: Connection, is_half_open: bool = False) -> None:
         """A connection has a place."""
         host = connection.address[0]
-        self._per_host[host] = self._per_host.get(host, 0) + 1
+        self._count(host, 1)
         if is_half_open:
             self.half_open[connection] = None
             self._half_open_per_host.setdefault(host, {})[connection] = None
 
     def remove(self, connection: Connection) -> None:
         """A connection has none any more."""
-        host = connection.address[0]
-        count = self._per_host.pop(host)
-        if count > 1:
-            self._per_host[host] = count - 1
+        self._count(connection.address[0], -1)
         self.confirm(connection)
+
+    def keep(self, connection: Connection) -> None:
+        """A connection that has ended, and was removed, needs its place still: its reader has not taken everything."""
+        self._count(connection.address[0], 1)
+        self._kept += 1
+
+    def release(self, connection: Connection) -> None:
+        """It needs it no more."""
+        self._count(connection.address[0], -1)
+        self._kept -= 1
+
+    def _count(self, host: str, change: int) -> None:
+        count = self._per_host.get(host, 0) + change
+        if count:
+            self._per_host[host] = count
+        else:
+            del self._per_host[host]
 
     def confirm(self, connection: Connection) -> None:
         """A connection is half-open no more, if it was."""
@@ -104,7 +119,7 @@ class Admission:
 
     def _limit_reached(self, host: str, settings: Settings) -> str | None:
         """The name of a limit that forbids one more connection."""
-        if len(self._connections) >= settings.maximum_connections:
+        if len(self._connections) + self._kept >= settings.maximum_connections:
             return "maximum_connections"
         if self._per_host.get(host, 0) >= settings.maximum_connections_per_address:
             return "maximum_connections_per_address"
@@ -136,11 +151,15 @@ class Admission:
 
 
 def is_silent(connection: Connection, now_us: int) -> bool:
-    """Whether the peer of a connection was not heard for longer than keepalives allow."""
+    """Whether the peer of a connection was not heard for longer than keepalives allow.
+
+    Not one whose reader is behind: it would keep its place and its memory.
+    """
     keepalive_us = connection.keepalive_us
     return (
         keepalive_us is not None
         and connection.state == CONNECTED
+        and not connection.receiving.ready_bytes
         and now_us > connection.heard_us + SILENT_INTERVALS * keepalive_us
     )
 

@@ -38,6 +38,7 @@ from txutp.core.liveness import (
     STREAM_SEGMENTS,
     Liveness,
 )
+from txutp.core.memory import ReceiveMemory
 from txutp.core.mtu import MtuSearch
 from txutp.core.packet import (
     BITS_BYTES,
@@ -200,6 +201,7 @@ class Connection(Liveness):
         headers: HeaderBlock,
         segment_bytes: int,
         link_mtu: Callable[[Address], int | None],
+        memory: ReceiveMemory,
     ) -> None:
         super().__init__()
 
@@ -234,7 +236,7 @@ class Connection(Liveness):
         self._headers = headers
         self._link_mtu = link_mtu
         self.reply_us = 0  # what we send back as timestamp difference; 0 until the peer's first timestamp
-        self.receiving = ReceiveBuffer(settings.receive_buffer_bytes)
+        self.receiving = ReceiveBuffer(settings.receive_buffer_bytes, memory)
         self.advertised_bytes = settings.receive_buffer_bytes  # the window in the packet that we sent last
 
         # timers, microseconds of the monotonic clock
@@ -1143,7 +1145,8 @@ class Connection(Liveness):
     def _update_window(self) -> None:
         """The application read, and the peer may think that there is no room: tell it when there is."""
         receiving = self.receiving
-        if receiving.window_bytes >= receiving.capacity_bytes // 4 and self.state == CONNECTED:
+        enough_bytes = receiving.limit_bytes // 4
+        if self.advertised_bytes < enough_bytes <= receiving.window_bytes and self.state == CONNECTED:
             self._due |= ACK_DUE
             self._repeat_state()
 

@@ -23,6 +23,7 @@ from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, TIMED_O
 from txutp.core.cookies import EARLY, PROOF, SynCookies
 from txutp.core.flow import NEVER_US
 from txutp.core.liveness import PROVEN, SUSPECTED, ClosedPorts, sent_us_of
+from txutp.core.memory import LEAST_WINDOW_BYTES, ReceiveMemory
 from txutp.core.packet import (
     HEADER,
     HEADER_BYTES,
@@ -89,6 +90,7 @@ class Multiplexer:
         self._window_changed_us = -WINDOW_GROWS_US
         self.listening = False  # whether SYNs are welcome
         self.counters = PortCounters()
+        self.memory = ReceiveMemory(settings.port_memory_bytes, self.counters)
         self.touched: list[Connection] = []  # to be settled; each at most once
         self.failures: list[Exception] = []  # what congestion controllers raised, to be logged
         self.replies: deque[Batch] = deque(maxlen=1_000)  # single packets for those who have no connection
@@ -106,6 +108,11 @@ class Multiplexer:
         self._deadlines: list[tuple[int, Key]] = []  # a heap; entries may be out of date
         self._reset_second = -1
         self._resets_left = 0
+
+    def change_settings(self, settings: Settings) -> None:
+        """Other settings, for the port and for new connections."""
+        self.settings = settings
+        self.memory.limit(settings.port_memory_bytes)
 
     # -- questions --
 
@@ -402,7 +409,8 @@ class Multiplexer:
         settings = self.settings
         self.counters.cookies_sent += 1
         cookie = self._cookies.make(address, connection_id, sequence, settings.half_open_timeout_us, now_us)
-        window_bytes = min(settings.receive_buffer_bytes, self.window_limit_bytes)
+        share_bytes = max(self.memory.share_bytes, LEAST_WINDOW_BYTES)
+        window_bytes = min(settings.receive_buffer_bytes, self.window_limit_bytes, share_bytes)
         difference_us = now_us - timestamp_us & MASK32 if timestamp_us else 0
         header = encode_header(ST_STATE, connection_id, now_us, difference_us, window_bytes, cookie, sequence)
         self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
@@ -555,6 +563,16 @@ class Multiplexer:
             )
             self._tombstones.put((connection.address, connection.receive_id), tombstone, now_us)
 
+    def keep_unread(self, connection: Connection) -> None:
+        """A connection that has ended holds data for a paused reader: it keeps its place, and pays for the memory."""
+        self._admission.keep(connection)
+        connection.receiving.charge()
+
+    def release_unread(self, connection: Connection) -> None:
+        """Its reader has taken everything, or is gone."""
+        self._admission.release(connection)
+        connection.receiving.discard()
+
     def _rebuild_deadlines(self) -> None:
         """Keep only entries that count: most others are of connections that are gone."""
         self._deadlines = [
@@ -642,6 +660,7 @@ class Multiplexer:
             self._headers,
             datagram_bytes - HEADER_BYTES,
             self._link_mtu,
+            self.memory,
         )
         connection.limit_window(self.window_limit_bytes)
         connection.small_paths = self.small_paths
@@ -672,6 +691,7 @@ class Multiplexer:
     def _remove(self, connection: Connection) -> None:
         del self._connections[connection.address, connection.receive_id]
         self._admission.remove(connection)
+        connection.receiving.end()
         self._begun(connection)
 
     def _begun(self, connection: Connection) -> None:

@@ -11,11 +11,15 @@ Two promises
 
     *What was accepted is never dropped.*  Early segments are acknowledged selectively, and libutp forgets such a
     segment at once: nobody could send it again.
+
+What all buffers of a UDP port hold together is limited as well, see ``memory.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from txutp.core.memory import LEAST_WINDOW_BYTES, OBJECT_BYTES, ReceiveMemory
 
 IN_ORDER, EARLY, DUPLICATE, REFUSED = range(4)
 
@@ -35,18 +39,22 @@ class ReceiveBuffer:
     """Bytes on their way to the application, never more than ``capacity_bytes`` and one segment."""
 
     __slots__ = (
+        "_charged_bytes",
         "_early_mask",
         "_gathered",
         "capacity_bytes",
         "early",
         "early_bytes",
+        "memory",
         "next_sequence",
         "ready",
         "ready_bytes",
     )
 
-    def __init__(self, capacity_bytes: int) -> None:
+    def __init__(self, capacity_bytes: int, memory: ReceiveMemory) -> None:
         self.capacity_bytes = capacity_bytes
+        self.memory = memory  # of the whole UDP port
+        self._charged_bytes = 0  # what the port knows of
         self.next_sequence = 0  # the one that comes next in order, unwrapped
         self.ready: list[bytes] = []  # in order, not taken yet
         self.ready_bytes = 0
@@ -59,7 +67,29 @@ class ReceiveBuffer:
     def window_bytes(self) -> int:
         """How much more the peer may send."""
         free_bytes = self.capacity_bytes - self.ready_bytes - self.early_bytes
+        share_bytes = self.memory.share_bytes
+        if share_bytes < self.capacity_bytes:
+            free_bytes = min(free_bytes, share_bytes - self.held_bytes)
+            if free_bytes < LEAST_WINDOW_BYTES and not self.ready_bytes:
+                return LEAST_WINDOW_BYTES
         return free_bytes if free_bytes > 0 else 0
+
+    @property
+    def limit_bytes(self) -> int:
+        """The largest window that the peer can have now, when nothing waits."""
+        return min(self.capacity_bytes, max(self.memory.share_bytes, LEAST_WINDOW_BYTES))
+
+    @property
+    def held_bytes(self) -> int:
+        """What is held, with the objects that hold it."""
+        return self.ready_bytes + self.early_bytes + OBJECT_BYTES * (len(self.ready) + len(self.early))
+
+    def charge(self) -> None:
+        """Let the port know what is held now."""
+        held_bytes = self.held_bytes
+        if held_bytes != self._charged_bytes:
+            self.memory.charge(held_bytes - self._charged_bytes)
+            self._charged_bytes = held_bytes
 
     def insert(self, sequence: int, payload: bytes) -> int:
         """One segment: ``IN_ORDER``, ``EARLY``, ``DUPLICATE`` or ``REFUSED``; only the first two are kept."""
@@ -67,27 +97,37 @@ class ReceiveBuffer:
         if sequence < self.next_sequence or sequence in self.early:
             return DUPLICATE
         if self.would_refuse(sequence, size):
+            if self.memory.share_bytes < self.capacity_bytes:
+                self.memory.counters.segments_refused += 1
             return REFUSED
         if sequence == self.next_sequence:
             self._append(payload, size)
             if self.early:
                 self._close_gap()
+                self.charge()
             return IN_ORDER
         if not self.early:
             self.early = {}
         self.early[sequence] = payload
         self.early_bytes += size
         self._early_mask |= 1 << sequence - self.next_sequence - 1
+        self.charge()
         return EARLY
 
     def would_refuse(self, sequence: int, size: int) -> bool:
         """Whether ``insert`` has no room for a new segment of this size."""
         held_bytes = self.ready_bytes + self.early_bytes + size
+        memory_bytes = self.held_bytes + size + OBJECT_BYTES
         if sequence == self.next_sequence:
             # an application that does not read holds the peer up, what waits behind this segment does not
-            return held_bytes > self.capacity_bytes and self.ready_bytes > 0 and size > 0
+            is_full = held_bytes > self.capacity_bytes or memory_bytes > self.memory.share_bytes
+            return is_full and self.ready_bytes > 0 and size > 0
         # The one that is missing will come above the limit if it has to, but most often it fits like this.
-        return sequence - self.next_sequence > EARLY_MAXIMUM_AHEAD or held_bytes + size > self.capacity_bytes
+        return (
+            sequence - self.next_sequence > EARLY_MAXIMUM_AHEAD
+            or held_bytes + size > self.capacity_bytes
+            or memory_bytes + size > self.memory.share_bytes
+        )
 
     def insert_run(self, payloads: Sequence[bytes], total_bytes: int) -> bool:
         """Segments from ``next_sequence`` on, none empty: taken at once, or not at all (then insert one by one)."""
@@ -95,6 +135,8 @@ class ReceiveBuffer:
         if self.early or held_bytes > self.capacity_bytes:
             return False
         ready = self.ready
+        if held_bytes + OBJECT_BYTES * len(ready) > self.memory.share_bytes:
+            return False
         ready += payloads
         self.ready_bytes = held_bytes
         self.next_sequence += len(payloads)
@@ -113,6 +155,8 @@ class ReceiveBuffer:
             data = ready[0] if len(ready) == 1 else b"".join(ready)
             ready.clear()
             self.ready_bytes = self._gathered = 0
+            if self._charged_bytes:
+                self.charge()
             return data
         count = size = 0
         for payload in ready:
@@ -124,18 +168,33 @@ class ReceiveBuffer:
         del ready[:count]
         self.ready_bytes -= size
         self._gathered = max(self._gathered - count, 0)
+        if self._charged_bytes:
+            self.charge()
         return data
 
     def discard(self) -> None:
         """Forget what waits for the application."""
         self.ready.clear()
         self.ready_bytes = self._gathered = 0
+        if self._charged_bytes:
+            self.charge()
+
+    def end(self) -> None:
+        """Nothing will come any more: forget what waits behind a gap, and charge for nothing.
+
+        What is in order stays; whoever keeps it for a reader calls ``charge``.
+        """
+        self.early = NONE_EARLY
+        self.early_bytes = self._early_mask = 0
+        self.memory.charge(-self._charged_bytes)
+        self._charged_bytes = 0
 
     def forget_behind(self, eof_sequence: int) -> None:
         """The stream ends at this number: what claims to come behind it is not of this stream."""
         for sequence in [sequence for sequence in self.early if sequence > eof_sequence]:
             self.early_bytes -= len(self.early.pop(sequence))
         self._early_mask &= (1 << max(eof_sequence - self.next_sequence, 0)) - 1
+        self.charge()
 
     def _append(self, payload: bytes, size: int) -> None:
         if size:

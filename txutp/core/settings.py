@@ -12,6 +12,10 @@ from txutp.core.units import SECOND_US
 IPV4_DATAGRAM_BYTES = 1402
 IPV6_DATAGRAM_BYTES = 1232
 
+# What a port holds of received data unless its owner says otherwise: so much, or so many full buffers.
+DEFAULT_MEMORY_BYTES = 128 << 20
+DEFAULT_MEMORY_BUFFERS = 8
+
 
 def usual_datagram_bytes(host: str) -> int:
     """How large a datagram to a numeric address is before anything is known of the path."""
@@ -37,6 +41,11 @@ class Settings:
     """The largest datagram we send; None means 1402 over IPv4 and 1232 over IPv6, as libutp."""
     receive_buffer_bytes: int = 1 << 20
     """What a connection holds for an application that does not read; the window that the peer sees."""
+    receive_memory_bytes: int | None = None
+    """What all connections of the port hold of received data, with 100 bytes for each segment: data that paused readers
+    have not taken, also of connections that have ended, and segments behind a gap.  When it is used up windows shrink,
+    and what does not fit is refused and comes again, but nothing that was acknowledged is dropped (``memory.py``).
+    None means 128 MiB, or eight times ``receive_buffer_bytes`` if that is more."""
     maximum_outstanding_packets: int = 950
     """Packets sent and not acknowledged; libutp accepts 1023 ahead, libtorrent 953."""
 
@@ -86,7 +95,13 @@ class Settings:
     """RESETs for packets of unknown connections; 0: never."""
 
     def __post_init__(self) -> None:
-        optional = {"target_delay_us", "maximum_datagram_bytes", "keepalive_us", "idle_timeout_us"}
+        optional = {
+            "receive_memory_bytes",
+            "target_delay_us",
+            "maximum_datagram_bytes",
+            "keepalive_us",
+            "idle_timeout_us",
+        }
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "congestion" or (value is None and field.name in optional):
@@ -109,12 +124,20 @@ class Settings:
             )
         check_factory(self.congestion, self.target_delay_us)
 
+    @property
+    def port_memory_bytes(self) -> int:
+        """``receive_memory_bytes``, or what its default means."""
+        if self.receive_memory_bytes is not None:
+            return self.receive_memory_bytes
+        return max(DEFAULT_MEMORY_BYTES, DEFAULT_MEMORY_BUFFERS * self.receive_buffer_bytes)
+
 
 # What a field accepts where "at least 1" is not enough: lowest, highest.
 LIMITS: dict[str, tuple[int, int | None]] = {
     "target_delay_us": (1_000, 100_000),  # RFC 6817: TARGET is at most 100 ms
     "maximum_datagram_bytes": (150, 65_000),  # below lies no path; above no UDP datagram
     "receive_buffer_bytes": (4_096, 1 << 30),
+    "receive_memory_bytes": (65_536, None),
     "maximum_outstanding_packets": (2, 32_000),  # sequence numbers are compared in a half space of 16 bits
     "minimum_timeout_us": (1_000, None),
     "maximum_timeout_us": (1_000, None),

@@ -19,6 +19,7 @@ class PortCounters:
         "half_open_evicted",
         "receive_overflows",
         "resets_sent",
+        "segments_refused",
         "send_calls",
         "sends_failed",
         "sends_refused",
@@ -42,6 +43,7 @@ class PortCounters:
         self.cookies_sent: int  # SYNs that were answered and not remembered
         self.half_open_evicted: int  # unconfirmed connections that made room for newer ones
         self.resets_sent: int
+        self.segments_refused: int  # not acknowledged, because the receive memory of the port is short
 
     def snapshot(self) -> dict[str, int]:
         """All counters by name."""
@@ -85,6 +87,12 @@ class PortStats:
     """Connections that did not prove their source and had to make room for newer ones."""
     resets_sent: int
     """Answers to packets for connections that we do not have."""
+    segments_refused: int
+    """Segments that were not accepted while the port's receive memory was short; their senders repeat them."""
+
+    held_bytes: int
+    """What the port holds of received data, of ``Settings.receive_memory_bytes``: what paused readers have not taken,
+    and what waits behind gaps, with 100 bytes for each segment."""
 
     asked_buffer_bytes: int | None
     """Kernel memory for datagrams that we asked for, each way; None if the port has no buffers of its own."""
