@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 
-from benchmarks import buffers, crowds, handshakes, idle, loss, pingpong, rates, stock, streams
+from benchmarks import buffers, crowds, handshakes, hostile, idle, loss, pingpong, rates, stock, streams
 from benchmarks.parts import Part
 
 PARTS = {
@@ -23,6 +23,8 @@ PARTS = {
         crowds.PART,
         idle.BESIDE,
         idle.MEMORY,
+        hostile.BEFORE,
+        hostile.AFTER,
     )
 }
 

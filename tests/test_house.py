@@ -55,6 +55,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 ALLOWED_IN_CORE = {
     "__future__",
     "array",
+    "bisect",
     "collections",
     "collections.abc",
     "dataclasses",

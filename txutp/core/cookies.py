@@ -50,7 +50,8 @@ class SynCookies:
         if not self._key:
             self._key = self._random_bytes(KEY_BYTES)
         self._good_until_us = max(self._good_until_us, now_us + 2 * lifetime_us)
-        return self._hash(address, syn_id, syn_sequence, now_us // lifetime_us)
+        start, factor = self._secrets(address, syn_id, now_us // lifetime_us)
+        return start + factor * syn_sequence & MASK16
 
     def judge(self, address: Address, receive_id: int, sequence: int, ack: int, lifetime_us: int, now_us: int) -> int:
         """What a packet for no connection says.
@@ -60,12 +61,11 @@ class SynCookies:
         """
         syn_id = receive_id - 1 & MASK16
         slot = now_us // lifetime_us
+        secrets = [self._secrets(address, syn_id, made) for made in (slot, slot - 1)]
+        cookie = ack + 1 & MASK16
         for ahead in range(2 + OVERTAKING):
             syn_sequence = sequence - ahead & MASK16
-            if ack + 1 & MASK16 in (
-                self._hash(address, syn_id, syn_sequence, slot),
-                self._hash(address, syn_id, syn_sequence, slot - 1),
-            ):
+            if any(start + factor * syn_sequence & MASK16 == cookie for start, factor in secrets):
                 if ahead != 1:
                     return EARLY  # with the number of the SYN itself it is a probe (liveness.py)
                 return NOTHING if (address, syn_id, syn_sequence) in self._spent else PROOF
@@ -81,6 +81,12 @@ class SynCookies:
             spent.popitem(last=False)
         spent[address, receive_id - 1 & MASK16, sequence - 1 & MASK16] = now_us + 2 * lifetime_us
 
-    def _hash(self, address: Address, syn_id: int, syn_sequence: int, slot: int) -> int:
-        what = repr((address, syn_id, syn_sequence, slot)).encode()
-        return int.from_bytes(blake2s(what, digest_size=2, key=self._key).digest(), "big")
+    def _secrets(self, address: Address, syn_id: int, slot: int) -> tuple[int, int]:
+        """What makes a cookie of the number of a SYN: a number to start from, and an odd factor.
+
+        They differ for each address and id, so nobody learns those of others from cookies of its own.  A hash takes
+        more time than the rest of ``judge``, which tries several numbers.
+        """
+        what = repr((address, syn_id, slot)).encode()
+        secrets = int.from_bytes(blake2s(what, digest_size=4, key=self._key).digest(), "big")
+        return secrets >> 16, secrets & MASK16 | 1

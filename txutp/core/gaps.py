@@ -30,6 +30,10 @@ from txutp.core.steering import Steering
 LARGEST_SHARE = 2
 SMALLEST_SHARE = 64
 
+# Time between two looks at all runs, for each run, unless a gap was filled in between.  A look takes a quarter of it,
+# and a peer may send duplicate acks as fast as it likes.
+RUN_US = 1
+
 
 class GapSearch:
     """What is known of the gaps of one flow whose peer names nothing."""
@@ -40,13 +44,17 @@ class GapSearch:
         "_departed_segments",
         "_expected_duplicates",
         "_expected_until_us",
+        "_recent_segments",
         "_round_trip",
+        "_searched_us",
         "_window_tells",
     )
 
     def __init__(self, round_trip: RoundTrip) -> None:
         self._round_trip = round_trip
         self._departed_segments = 0  # in flight by the books only: they arrived or are lost, nobody knows which
+        self._searched_us = 0  # when the last look at all runs was
+        self._recent_segments = 0  # that have left again by then, and may not have been answered
         self._assumed_us = 0  # a round trip, since one was measured
         self._credited_bytes = 0  # told to the controller before it was known which they are
         self._expected_duplicates = 0  # acks to come for what the peer got twice...
@@ -122,9 +130,15 @@ class GapSearch:
         if not sending.runs or sending.first_unacked > sending.nameless_sequence:
             self._departed_segments = 0
             return
+        nameless = sending.nameless_segments
+        if not filled and now_us < self._searched_us + RUN_US * len(sending.runs):
+            arrived = min(nameless, sending.outstanding - sending.lost_segments - self._recent_segments)
+            self._departed_segments = max(self._departed_segments, arrived)
+            return
+        self._searched_us = now_us
         # Where only the number of acks tells how much arrived, what was sent twice would be counted twice.
         masks, overdue, recent = sending.overdue(now_us - self.answer_us, not self._window_tells)
-        nameless = sending.nameless_segments
+        self._recent_segments = recent
         self._departed_segments = max(overdue, min(nameless, sending.outstanding - sending.lost_segments - recent))
         lost = overdue - nameless
         head = sending.runs[0]

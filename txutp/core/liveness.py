@@ -22,11 +22,12 @@ ICMP
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 
 from txutp.core.batch import Address
 from txutp.core.flow import NEVER_US
-from txutp.core.sending import SendBuffer
+from txutp.core.sending import SendBuffer, first_of
 from txutp.core.sequence import MASK16, MASK32
 from txutp.core.units import SECOND_US
 
@@ -143,8 +144,11 @@ def sent_us_of(liveness: Liveness, sending: SendBuffer, sequence16: int, timesta
     # numbers of a STATE, of what has left last, and of a probe behind our FIN
     if timestamp_us == wire_timestamp(last_us) and sending.next_sequence - sequence16 & MASK16 <= 2:
         return last_us
-    for run in sending.runs:
-        index = sequence16 - run.first & MASK16
+    runs = sending.runs
+    if runs:
+        sequence = runs[0].first + (sequence16 - runs[0].first & MASK16)
+        run = runs[bisect_right(runs, sequence, key=first_of) - 1]
+        index = sequence - run.first
         if index < run.count:
             resent_us = (run.resent_at_us or {}).get(index, run.sent_at_us)
             for sent_us in (run.sent_at_us, resent_us):

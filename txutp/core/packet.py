@@ -49,8 +49,10 @@ HEADER_BYTES = HEADER.size
 # An extension's length is one byte, and BEP 29 wants selective acks in multiples of four.
 SELECTIVE_ACK_MAXIMUM_BYTES = 252
 
-# More extensions than a padded datagram of ours has; each costs the one who walks the chain some time, wanted or not.
-MAXIMUM_EXTENSIONS = 260
+# The extensions that a datagram may have: a few, and one for each of so many bytes, which is more than a padded one of
+# ours has.  Each takes time in the walk along the chain, so an attacker may not choose their number.
+FEW_EXTENSIONS = 8
+EXTENSION_EACH_BYTES = 250
 
 # Two of us say this to each other in EXTENSION_BITS: whether datagrams longer than an Ethernet frame are welcome.
 # Other peers cut them off when they read them (libtorrent), and stop.
@@ -165,23 +167,23 @@ def parse_extensions_untrusted(data: bytes, extension: int) -> tuple[int, int | 
     end = len(data)
     mask: int | None = None
     bits = b""
-    left = MAXIMUM_EXTENSIONS
-    while extension:
-        left -= 1
-        if left < 0:
-            return MALFORMED
+    selective = 0  # where the body of the last selective ack begins
+    for _ in range(FEW_EXTENSIONS + end // EXTENSION_EACH_BYTES):
+        if not extension:
+            break
         body = offset + 2
         if body > end:
             return MALFORMED
-        following, length = data[offset], data[offset + 1]
-        offset = body + length
-        if offset > end:
-            return MALFORMED
         if extension == SELECTIVE_ACK:
-            mask = int.from_bytes(data[body:offset], "little")
+            selective = body
         elif extension == EXTENSION_BITS:
-            bits = data[body:offset]
-        extension = following
+            bits = data[body : body + data[offset + 1]]
+        extension = data[offset]
+        offset = body + data[offset + 1]
+    if extension or offset > end:
+        return MALFORMED
+    if selective:
+        mask = int.from_bytes(data[selective : selective + data[selective - 1]], "little")
     return offset, mask, bits
 
 

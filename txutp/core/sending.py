@@ -10,6 +10,8 @@ retransmission are a few mask operations per run however many segments it has.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from txutp.core.batch import Buffer
 from txutp.core.packet import slices
 
@@ -72,6 +74,11 @@ class Run:
         return len(self.payloads[index])
 
 
+def first_of(run: Run) -> int:
+    """The number of its first segment, by which runs are in order."""
+    return run.first
+
+
 class SendBuffer:
     """Bytes on their way to the peer.
 
@@ -81,6 +88,10 @@ class SendBuffer:
     __slots__ = (
         "_chunks",
         "_head_offset",
+        "_named",
+        "_named_ack",
+        "_searched_before_us",
+        "_searched_below",
         "fills_gap",
         "first_unacked",
         "flight_bytes",
@@ -117,6 +128,10 @@ class SendBuffer:
         self.nameless_sequence = next_sequence - 1  # the last segment that may be one of them
         self.fills_gap = False  # the last ack may be late for all that it covers but one
         self.undersized_sequence = next_sequence - 1  # the last short segment; at most one is in flight
+        self._named = 0  # all that selective acks have named; bit `i` is `_named_ack + 2 + i`
+        self._named_ack = 0
+        self._searched_below = 0  # `detect_losses` has given up all that lies below this number...
+        self._searched_before_us = 0  # ...or left before this time
         self.runs: list[Run] = []
         # Lists, not deques: an empty deque costs 760 bytes in every idle connection, and one `del` per run is cheap.
         self._chunks: list[Buffer] = []
@@ -280,12 +295,21 @@ class SendBuffer:
         # selective
         if selective:
             self.fills_gap = False
+            selective = self._unnamed(ack, selective)
             if not self.selective_seen:
                 self.selective_seen = True
                 self.nameless_segments = 0
                 self.nameless_sequence = self.first_unacked - 1
-            for run in self.runs:
+        if selective:
+            # runs in which something is named for the first time
+            runs = self.runs
+            lowest = ack + 1 + (selective & -selective).bit_length()
+            beyond = ack + 2 + selective.bit_length()
+            for place in range(max(bisect_right(runs, lowest, key=first_of) - 1, 0), len(runs)):
+                run = runs[place]
                 shift = run.first - ack - 2
+                if run.first >= beyond:
+                    break
                 mask = selective >> shift if shift >= 0 else selective << -shift
                 fresh = mask & run.every & ~run.acked
                 if fresh:
@@ -296,6 +320,23 @@ class SendBuffer:
                         newest = run, once.bit_length() - 1
 
         return progress, acked_bytes, newest
+
+    def _unnamed(self, ack: int, selective: int) -> int:
+        """Those bits of a selective ack that none has had before; they are remembered.
+
+        A peer may name the same hundreds of segments again and again, and each may be in a run of its own.
+        """
+        selective &= (1 << max(self.next_sequence - ack - 2, 0)) - 1
+        moved = ack - self._named_ack
+        if moved < 0:  # an ack that was overtaken
+            fresh = selective & ~(self._named << -moved)
+            self._named |= selective >> -moved
+        else:
+            known = self._named >> moved
+            fresh = selective & ~known
+            self._named = known | selective
+            self._named_ack = ack
+        return fresh
 
     def _on_delivered(self, run: Run, fresh: int, latest_sent_us: int) -> int:
         """Mark segments as arrived; gives their payload bytes."""
@@ -358,11 +399,16 @@ class SendBuffer:
             below = ack + 1 + without_two.bit_length()
         elif duplicate_acks >= DUPLICATE_ACKS:
             below = ack + 2
+        below = min(below, self.next_sequence)
         sent_before_us = self.newest_delivered_us - reordering_window_us
 
+        self.lost_together = False
+        if below <= self._searched_below and sent_before_us <= self._searched_before_us:
+            return -1, 0  # what left again since the last search left later than that
+        self._searched_below = max(below, self._searched_below)
+        self._searched_before_us = max(sent_before_us, self._searched_before_us)
         highest = -1
         lost_bytes = 0
-        self.lost_together = False
         for run in self.runs:
             if run.first >= below and run.sent_at_us >= sent_before_us:
                 break
@@ -461,7 +507,7 @@ class SendBuffer:
         A peer that selectively acknowledged a segment and still asks for it does not have it: then its selective acks
         are worth nothing, and all of that is sent again too (RFC 2018 section 8).
         """
-        self.nameless_segments = 0
+        self.nameless_segments = self._named = 0
         head = self.runs[0]
         if head.acked >> self.first_unacked - head.first & 1:
             for run in self.runs:
