@@ -248,6 +248,24 @@ def test_late_packets_meet_a_tombstone() -> None:
     assert len(scene.accepting.made) == 1
 
 
+def test_a_late_fin_with_payload_is_not_acknowledged() -> None:
+    """Nobody is left who could read the payload, and an ack would say that it was received."""
+    scene = ScriptedClient()
+    scene.server.transport.loseConnection()
+    scene.run(0.001)
+    (fin,) = scene.peer.take()
+    scene.peer.state(ack_nr=fin.seq_nr)
+    scene.run(5)
+    assert scene.server.lost_type is error.ConnectionDone
+    scene.peer.take()
+    scene.peer.fin(data=b"the end", ack_nr=fin.seq_nr)
+    scene.run(0.001)
+    assert [packet.type for packet in scene.peer.take()] == [ST_RESET]
+    scene.peer.fin(seq_nr=5_001, ack_nr=fin.seq_nr)
+    scene.run(0.001)
+    assert [packet.ack_nr for packet in scene.peer.take()] == [5_001, 5_001]
+
+
 def test_a_late_fin_is_not_acknowledged_where_data_before_it_is_missing() -> None:
     """An ack of the FIN would say that the data arrived, and nobody is left who could take it when it comes again."""
     scene = ScriptedClient()

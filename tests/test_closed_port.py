@@ -18,7 +18,7 @@ from twisted.internet.protocol import ProcessProtocol
 from tests.support import CLIENT, PORT, SERVER, Accepting, HalfStream, Pair, Stream, pause, until
 from txutp import Settings, UTPClientEndpoint, listenUTP
 from txutp.core.packet import HEADER, ST_DATA
-from txutp.testing import Datagram, Recorder
+from txutp.testing import Datagram, Link, Recorder
 
 LOCAL = "127.0.0.1"
 
@@ -56,11 +56,15 @@ def changed(data: bytes, **fields: int) -> bytes:
 # -- in the simulator --
 
 
-def test_a_connection_that_writes_hears_at_once() -> None:
-    pair = Pair()
+@pytest.mark.parametrize("keepalive_us", [None, 29_000_000])
+def test_a_connection_that_writes_hears_within_seconds(keepalive_us: int | None) -> None:
+    pair = Pair(settings=Settings(keepalive_us=keepalive_us))
+    pair.server.transport.write(b"I have heard you")  # type: ignore[union-attr]
     Dead(pair)
     pair.client.transport.write(b"is anybody there?")  # type: ignore[union-attr]
-    pair.run(0.2)
+    pair.run(3)
+    assert not pair.client.lost
+    pair.run(1)
     assert pair.client.lost_type is error.ConnectionLost
     assert "does not answer" in str(pair.client.lost[0].value)
 
@@ -90,6 +94,11 @@ def test_all_connections_to_the_port_end_together() -> None:
     assert (probe.type, probe.data) == (ST_DATA, b"\0")
     assert not any(stream.lost for stream in pair.connecting.made)
     dead.quote(dead.sent[-1].data)
+    pair.run(3.4)
+    dead.quote(dead.sent[-1].data)
+    assert not any(stream.lost for stream in pair.connecting.made)
+    pair.run(0.2)
+    dead.quote(dead.sent[-1].data)
     pair.run(0.0001)
     assert len(pair.connecting.made) == 21
     assert all(stream.lost_type is error.ConnectionLost for stream in pair.connecting.made)
@@ -105,7 +114,7 @@ def test_other_ports_of_the_host_are_others() -> None:
     dead = Dead(pair)
     for _ in range(5):
         pair.client.transport.write(b"?")  # type: ignore[union-attr]
-        pair.run(0.1)
+        pair.run(1)
     assert pair.client.lost
     assert not elsewhere.made[0].lost
     assert dead.sent
@@ -225,13 +234,65 @@ def test_what_has_arrived_is_read_before_the_end_is_told() -> None:
     pair.client.transport.pauseProducing()  # type: ignore[union-attr]
     pair.server.transport.write(bytes(50_000))  # type: ignore[union-attr]
     pair.run(1)
-    Dead(pair)
+    dead = Dead(pair)
     pair.client.transport.write(b"?")  # type: ignore[union-attr]
-    pair.run(1)
+    pair.run(5)
     assert not pair.client.lost
+    assert not len(dead.utp.multiplexer)
     pair.client.transport.resumeProducing()  # type: ignore[union-attr]
     pair.run(1)
     assert len(pair.client.received) == 50_000
+    assert pair.client.lost_type is error.ConnectionLost
+
+
+class Rejecting(Dead):
+    """The server's host rejects for a while what the client sends, and nothing else; the server lives."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__(pair)
+        pair.down.hook = None
+
+    def mend(self) -> None:
+        self.pair.up.hook = None
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1, 3])
+@pytest.mark.parametrize("verb", ["writes", "streams", "ticks", "reads"])
+def test_a_host_that_rejects_for_a_moment_ends_nothing(verb: str, seconds: float) -> None:
+    """Its filter is being changed, in mid-transfer."""
+    pair = Pair(Link(delay_us=10_000, rate_bytes_per_second=1_000_000))
+    writer, reader = (pair.server, pair.client) if verb == "reads" else (pair.client, pair.server)
+    data = bytes(3_000_000) if verb in ("reads", "streams") else b"tick"
+    rejecting = Rejecting(pair)
+    if verb != "writes":
+        rejecting.mend()
+    writer.transport.write(data)  # type: ignore[union-attr]
+    pair.run(0.5)
+    pair.up.hook = rejecting.swallow
+    expected = len(data)
+    for _ in range(int(seconds * 10) - 5 * (verb == "writes")):
+        if verb == "ticks":
+            writer.transport.write(data)  # type: ignore[union-attr]
+            expected += len(data)
+        pair.run(0.1)
+    rejecting.mend()
+    assert rejecting.sent
+    assert pair.run(60, until=lambda: len(reader.received) == expected)
+    pair.run(30)
+    assert not reader.lost
+    assert not writer.lost
+
+
+def test_hosts_that_send_few_errors_are_asked_again() -> None:
+    """Linux sends one in a second: the first probes are not answered with any."""
+    pair = Pair()
+    dead = Dead(pair)
+    pair.client.transport.write(b"?")  # type: ignore[union-attr]
+    pair.run(1)
+    dead.silent = True
+    pair.run(3.2)
+    dead.silent = False
+    pair.run(1)
     assert pair.client.lost_type is error.ConnectionLost
 
 
@@ -343,7 +404,7 @@ async def test_a_killed_process_is_found_within_seconds(verb: str, protocol: typ
             assert not accepting.made[0].lost
         finally:
             await child.kill()
-        await until(lambda: accepting.made[0].lost, 6)
+        await until(lambda: accepting.made[0].lost, 15)
         assert accepting.made[0].lost_type is error.ConnectionLost
 
 
@@ -370,7 +431,7 @@ async def test_a_worker_that_is_killed_and_started_again_is_taken_back() -> None
         try:
             await until(lambda: workers, 20)
             await child.kill()
-            await until(lambda: workers[0].lost, 6)
+            await until(lambda: workers[0].lost, 15)
             child = Child(port.getHost().port, "waits", 48_731)
             await until(lambda: len(workers) == 2, 20)
             assert not workers[1].lost

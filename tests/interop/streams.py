@@ -25,7 +25,7 @@ GREETING = "Hello."
 ENDLESS_BYTES = 100_000_000_000
 
 # What a connection may take to notice that the other side was killed: its host says so.
-KILLED_SECONDS = 5
+KILLED_SECONDS = 8
 REFUSED_SECONDS = 3
 
 

@@ -607,10 +607,12 @@ class Connection(Liveness):
             if self.released:
                 self._close(DONE)
 
-    def ask(self) -> None:
-        """Probe the peer now: something says that it is gone."""
+    def doubt(self, now_us: int) -> None:
+        """Probe the peer now and a while later: an ICMP error says that it is gone."""
         if self.state == CONNECTED:
             self._due |= PROBE_DUE
+            self._doubt(now_us)
+            self._set_deadline()
 
     def forgotten(self, reason: int = RESET) -> None:
         """The peer does not know us any more, or is gone."""
@@ -1216,6 +1218,8 @@ class Connection(Liveness):
         deadline_us = self.sending.deadline_us
         if self._linger_deadline_us < deadline_us:
             deadline_us = self._linger_deadline_us
+        if self._doubt_deadline_us < deadline_us:
+            deadline_us = self._doubt_deadline_us
         keepalive_us = self.keepalive_us
         if keepalive_us is not None and not self._due & (KEEPALIVE_DUE | PROBE_DUE):
             deadline_us = min(deadline_us, self._presence_deadline_us(keepalive_us))
@@ -1284,6 +1288,9 @@ class Connection(Liveness):
                 if self._update_backoff >= STATE_REPEATS
                 else now_us + (self.sending.timeout_us << self._update_backoff)
             )
+        # an ICMP error has said that the peer is gone
+        if now_us >= self._doubt_deadline_us and self._must_confirm(now_us):
+            self._due |= PROBE_DUE
         # is the peer there, and does the NAT know that we are?
         keepalive_us = self.keepalive_us
         if keepalive_us is None or now_us < self._presence_deadline_us(keepalive_us):

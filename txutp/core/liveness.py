@@ -16,8 +16,9 @@ Probes
 ICMP
     The host of a process that was killed answers with "port unreachable", and quotes our packet.  Such an error is
     easily forged (RFC 5927), so it counts only with the id, the number and the timestamp of a packet that we sent
-    lately, and it ends a connection only if a second one quotes a packet that left after the first error came, and
-    nothing of that address was received in between.
+    lately.  It ends a connection only if a second error quotes a packet that left seconds after the first one came, and
+    nothing of that address was received in between.  A filter that rejects for a moment, while its rules are loaded,
+    answers just like a closed port; so the peer is probed at once, and again when that moment is over.
 """
 
 from __future__ import annotations
@@ -52,6 +53,12 @@ PATIENCE = 64
 # Addresses of which an ICMP error is remembered.
 MAXIMUM_CLOSED_PORTS = 1_000
 
+# Time between the first ICMP error and the packet that another one has to quote: longer than a filter that is being
+# changed rejects.  Then the peer is probed until a verdict, for so long at most, because hosts send few errors.
+CONFIRM_US = 3_500_000
+CONFIRM_EACH_US = SECOND_US // 2
+CONFIRM_UNTIL_US = 6 * SECOND_US
+
 # Silence after which the sender of a stream is probed once, and the packets received without an answer of ours that
 # make a stream.  Nothing else would leave that draws an ICMP error.
 STALL_US = SECOND_US // 2
@@ -67,13 +74,23 @@ KNOWN, SUSPECTED, PROVEN = range(3)
 class Liveness:
     """What one connection knows of the presence of its peer."""
 
-    __slots__ = ("_last_received_us", "_last_sent_us", "_probe_us", "_probes", "answers_probes")
+    __slots__ = (
+        "_doubt_deadline_us",
+        "_doubted_us",
+        "_last_received_us",
+        "_last_sent_us",
+        "_probe_us",
+        "_probes",
+        "answers_probes",
+    )
 
     def __init__(self) -> None:
         self._last_sent_us = 0
         self._last_received_us = 0
         self.answers_probes = False  # the peer has answered one
         self._probes = 0  # unanswered ones since the peer was heard; ever, as long as it has not answered any
+        self._doubted_us = NEVER_US  # when an ICMP error said that nobody is there
+        self._doubt_deadline_us = NEVER_US  # when the peer is to be probed again because of that
         self._probe_us = NEVER_US  # when a peer that has not answered any yet is tried again
 
     @property
@@ -112,6 +129,19 @@ class Liveness:
         if self.is_on_trial:
             return GIVE_UP
         return PROBE if self._probes or now_us >= self._last_received_us + keepalive_us // 2 else KEEPALIVE
+
+    def _doubt(self, now_us: int) -> None:
+        """An ICMP error says that nobody is there: the peer is probed again later."""
+        self._doubted_us = now_us
+        self._doubt_deadline_us = now_us + CONFIRM_US
+
+    def _must_confirm(self, now_us: int) -> bool:
+        """Whether the peer, which is in doubt, was silent since: then it has to be probed again, now and soon."""
+        is_silent = self._last_received_us <= self._doubted_us
+        again_us = now_us + CONFIRM_EACH_US
+        goes_on = is_silent and again_us < self._doubted_us + CONFIRM_UNTIL_US
+        self._doubt_deadline_us = again_us if goes_on else NEVER_US
+        return is_silent
 
     def _begin_trials(self, now_us: int) -> None:
         """The connection is up."""
@@ -171,12 +201,13 @@ class ClosedPorts:
     def judge(self, address: Address, sent_us: int, heard_us: int, now_us: int) -> int:
         """An error quotes a packet that left at ``sent_us``; ``heard_us`` is when the address was last heard.
 
-        Returns ``SUSPECTED`` for the first error: then another packet has to leave.  Returns ``PROVEN`` for the error
-        that quotes one which left later, if nothing was heard in between, and ``KNOWN`` for all others.
+        Returns ``SUSPECTED`` for the first error: then another packet has to leave, and one after ``CONFIRM_US``.
+        Returns ``PROVEN`` for the error that quotes this one, if nothing was heard in between, and ``KNOWN`` for all
+        others.
         """
         since_us = self._since_us.get(address)
         if since_us is not None and heard_us < since_us:
-            if sent_us < since_us:
+            if sent_us < since_us + CONFIRM_US:
                 return KNOWN
             del self._since_us[address]
             return PROVEN

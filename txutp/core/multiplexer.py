@@ -189,7 +189,7 @@ class Multiplexer:
         ]
         verdict = self._closed_ports.judge(address, sent_us, max(other.heard_us for other in others), now_us)
         if verdict == SUSPECTED:
-            connection.ask()
+            connection.doubt(now_us)
         elif verdict == PROVEN:
             for other in others:
                 if other.settings.believe_unreachable:
@@ -309,11 +309,11 @@ class Multiplexer:
             return True
         connection = self._connections.get((address, connection_id)) or self._unpinned(address, connection_id)
         if connection is None and self._cookies.are_out(now_us):
-            connection = self._admit(kind, address, connection_id, sequence, ack, now_us)
+            connection = self._admit(kind, address, connection_id, sequence, ack, size > offset, now_us)
             if connection is None:
                 return True
         elif connection is None:
-            self._receive_unknown(kind, address, connection_id, sequence, now_us)
+            self._receive_unknown(kind, address, connection_id, sequence, size > offset, now_us)
             return True
         # a DATA packet may be empty and counts all the same; what a STATE carries is nothing
         payloads = (data[offset:],) if kind == ST_DATA or (kind == ST_FIN and size > offset) else ()
@@ -416,7 +416,7 @@ class Multiplexer:
         self.replies.append(Batch(address, [header], 1, HEADER_BYTES))
 
     def _admit(
-        self, kind: int, address: Address, connection_id: int, sequence: int, ack: int, now_us: int
+        self, kind: int, address: Address, connection_id: int, sequence: int, ack: int, has_payload: bool, now_us: int
     ) -> Connection | None:
         """A packet for no connection comes while cookies are out: the connection that it proves, if it does."""
         lifetime_us = self.settings.half_open_timeout_us
@@ -435,7 +435,7 @@ class Multiplexer:
                 self._register(connection)
                 connection.restore(sequence - 1 & MASK16, ack + 1 & MASK16, now_us)
                 return connection
-        self._receive_unknown(kind, address, connection_id, sequence, now_us)
+        self._receive_unknown(kind, address, connection_id, sequence, has_payload, now_us)
         return None
 
     def _receive_reset(self, address: Address, connection_id: int, ack: int, now_us: int) -> None:
@@ -445,7 +445,9 @@ class Multiplexer:
             connection.receive_reset(ack, now_us)
             self.touch(connection)
 
-    def _receive_unknown(self, kind: int, address: Address, connection_id: int, sequence: int, now_us: int) -> None:
+    def _receive_unknown(
+        self, kind: int, address: Address, connection_id: int, sequence: int, has_payload: bool, now_us: int
+    ) -> None:
         """A packet for no connection: one of the past is acknowledged once more, others learn that nobody is here."""
         self.counters.dropped_unknown += 1
         past = self._tombstones.get((address, connection_id), now_us)
@@ -454,8 +456,8 @@ class Multiplexer:
             return
         ahead = sequence - past.ack & MASK16
         is_new = 0 < ahead < 0x8000
-        if is_new and (kind == ST_DATA or (kind == ST_FIN and ahead > 1)):
-            # It writes on, or something is missing before its FIN; nobody will ever read that: better it knows.
+        if is_new and (kind == ST_DATA or (kind == ST_FIN and (has_payload or ahead > 1))):
+            # The peer writes on, or something is missing before its FIN.  An ack would tell it that this was received.
             self._reset(address, connection_id, sequence, now_us)
         elif kind != ST_STATE:
             # its FIN may come only now, behind what we know
