@@ -44,6 +44,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tls", "duplex", "sharing", "datagrams", "unwrapping"),
     ("port", "client", "strings"),
     ("congestion", "endpoints", "socket"),
+    ("racing",),
     # The public names, which the command asks for its version.
     ("",),
     ("testing", "demo"),

@@ -22,7 +22,13 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 
 from tests.missing import leave_out
 from tests.wheels import offline_with, wheels_for
-from txutp import AdoptedUTPServerEndpoint, UTPClientEndpoint, UTPServerEndpoint
+from txutp import (
+    AdoptedUTPServerEndpoint,
+    UTPAndTCPServerEndpoint,
+    UTPClientEndpoint,
+    UTPOrTCPClientEndpoint,
+    UTPServerEndpoint,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -260,9 +266,12 @@ def test_endpoint_strings() -> None:
     """Each string of the table makes an endpoint of ours."""
     strings = [cell.strip("`") for cell in rows("String")]
 
-    assert len(strings) == 11
+    assert len(strings) == 13
     for string in strings:
-        if string.startswith("utp:example.org"):
+        if string.startswith("utp+tcp:"):
+            parse = clientFromString if "example.org" in string else serverFromString
+            assert isinstance(parse(reactor, string), (UTPOrTCPClientEndpoint, UTPAndTCPServerEndpoint))
+        elif string.startswith("utp:example.org"):
             assert isinstance(clientFromString(reactor, string), UTPClientEndpoint)
         elif "fd=" in string:
             assert isinstance(serverFromString(reactor, string), AdoptedUTPServerEndpoint)

@@ -20,8 +20,9 @@ from txutp.core.stats import ConnectionStats, PortStats
 from txutp.endpoints import AdoptedUTPServerEndpoint, UTPClientEndpoint, UTPServerEndpoint
 from txutp.port import UTPPort, adoptUTPPort, listenUTP
 from txutp.protocol import UTPProtocol
+from txutp.racing import RaceMemory, UTPAndTCPServerEndpoint, UTPOrTCPClientEndpoint
 from txutp.transport import UTPTransport
-from txutp.unwrapping import utp_transport
+from txutp.unwrapping import speaks_utp, utp_transport
 
 __all__ = [
     "AdoptedUTPServerEndpoint",
@@ -29,10 +30,13 @@ __all__ = [
     "Ledbat",
     "LedbatPlusPlus",
     "PortStats",
+    "RaceMemory",
     "Settings",
     "Shallow",
+    "UTPAndTCPServerEndpoint",
     "UTPClientEndpoint",
     "UTPConnector",
+    "UTPOrTCPClientEndpoint",
     "UTPPort",
     "UTPProtocol",
     "UTPServerEndpoint",
@@ -40,6 +44,7 @@ __all__ = [
     "adoptUTPPort",
     "connectUTP",
     "listenUTP",
+    "speaks_utp",
     "utp_transport",
 ]
 __version__ = "0.1.0"
