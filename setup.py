@@ -54,11 +54,12 @@ setup(
     python_requires=">=3.10",
     # "twisted.plugins" is named by hand because find_packages() skips a directory without an
     # __init__.py, and it must never get one: that would overwrite a file of Twisted itself.
-    packages=["txutp", "txutp.core", "twisted.plugins"],
+    packages=["txutp", "txutp.core", "txutp.rebinding", "twisted.plugins"],
     # The explicit root makes `pip install -e .` put this directory on sys.path, the only place
     # where Twisted looks for plugins.
     package_dir={"": "."},
-    package_data={"txutp": ["py.typed"]},
+    # "startup" is no package: child processes of "python -m txutp.rebinding" find it on their path.
+    package_data={"txutp": ["py.typed"], "txutp.rebinding": ["startup/*.py"]},
     install_requires=["Twisted>=24.7", "zope.interface>=5"],
     extras_require={
         "benchmarks": BENCHMARKS,

@@ -47,7 +47,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("racing",),
     # The public names, which the command asks for its version.
     ("",),
-    ("testing", "demo"),
+    ("testing", "demo", "rebinding.rules", "rebinding.counts"),
+    ("rebinding.posing",),
+    ("rebinding",),
+    ("rebinding.options",),
+    ("rebinding.inheriting",),
+    ("rebinding.__main__", "rebinding.startup.sitecustomize"),
     ("cli",),
     ("__main__",),
 )

@@ -158,8 +158,8 @@ class UTPPort:
         """A connection proved its source: make its protocol."""
         utp = self._utp
         assert utp is not None
-        peer = twisted_address(connection.address)
-        transport = UTPServerTransport(utp, connection, peer.host, self.sessionno, self._bound.port)
+        peer = self._peer_of(connection)
+        transport = self._transport_class(utp, connection, peer.host, self.sessionno, self._bound.port)
         self.sessionno += 1
         try:
             protocol = self.factory.buildProtocol(peer)
@@ -172,6 +172,14 @@ class UTPPort:
             return
         connection.owner = transport
         transport.begin(protocol)
+
+    @property
+    def _transport_class(self) -> type[UTPServerTransport]:
+        return UTPServerTransport
+
+    def _peer_of(self, connection: Connection) -> Any:
+        """What the factory is told of the peer."""
+        return twisted_address(connection.address)
 
 
 class UTPServerTransport(TLSCapableTransport):

@@ -8,8 +8,8 @@ Both take every other option of a ``utp:`` string but ``fd=``.
 
 ``UTPOrTCPClientEndpoint.connect`` runs one ``Race``, as RFC 8305 runs its attempts: two ``Contender`` objects, one for
 each transport.  Each has an endpoint that tries all addresses of the name.  The first one that is asked for a protocol
-has won: the application's factory is called then, once, and the other attempt is cancelled.  ``RaceMemory`` keeps what a
-race has shown, so that the next one begins with the transport that works.
+has won: the application's factory is called then, once, and the other attempt is cancelled.  ``RaceMemory`` keeps what
+a race has shown, so that the next one begins with the transport that works.
 """
 
 from __future__ import annotations

@@ -1,0 +1,117 @@
+"""What ``python -m txutp.rebinding`` can be told, and what it makes of that: a rule, and a report at the end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from txutp.rebinding import Rebinding, rebound_when_installed
+from txutp.rebinding.rules import Rule, connecting, everything, hosts, listening, ports
+
+DESCRIPTION = """Run a Twisted program with uTP in the place of TCP: its reactor.listenTCP and connectTCP speak uTP.
+Programs that take endpoint strings need none of this: give them utp:PORT and utp:HOST:PORT."""
+
+EPILOGUE = """PROGRAM is the path of a Python file, or the name of a command that is installed beside this Python or on
+PATH, like twist or scrapy.  Without options every TCP port and connection becomes one of uTP.  Both sides of a
+connection have to speak it: choose what does with --ports, --hosts, --listen or --connect."""
+
+
+@dataclass
+class Options:
+    """A rule, and where to report."""
+
+    rule: Rule
+    report: str | None
+    words: list[str]
+    """The options as a child process is given them."""
+    program: list[str]
+    """The program and its arguments; without options, where only those were read."""
+    is_module: bool = False
+    children: bool = True
+    started: bool = False
+    """Whether a reactor was rebound."""
+
+    def begin(self, name: str) -> None:
+        """Rebind the reactor of this process as soon as it is there; ``name`` is for the report."""
+
+        def installed(rebinding: Rebinding) -> None:
+            self.started = True
+            if self.report is not None:
+                add_trigger = getattr(rebinding.reactor, "addSystemEventTrigger", None)
+                if add_trigger is not None:
+                    add_trigger("after", "shutdown", self.tell, name, rebinding.counts)
+
+        rebound_when_installed(self.rule, installed=installed)
+
+    def tell(self, name: str, what: object) -> None:
+        """Append a line to the report; several processes may write to one."""
+        if self.report is not None:
+            with open(self.report, "a", encoding="utf-8") as report:
+                report.write(f"{name} (process {os.getpid()}) {what}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, up to the program."""
+    made = argparse.ArgumentParser(
+        "python -m txutp.rebinding", "%(prog)s [options] PROGRAM [ARGUMENTS]", DESCRIPTION, EPILOGUE, allow_abbrev=False
+    )
+    only = made.add_mutually_exclusive_group()
+    only.add_argument("--listen", action="store_true", help="only where the program listens")
+    only.add_argument("--connect", action="store_true", help="only where the program connects")
+    made.add_argument("--ports", action="append", default=[], metavar="P,P-P", help="only these ports")
+    made.add_argument("--hosts", action="append", default=[], metavar="H,N/8", help="only these hosts and networks")
+    made.add_argument("--not-ports", action="append", default=[], metavar="P,P-P", help="all but these ports")
+    made.add_argument("--not-hosts", action="append", default=[], metavar="H,N/8", help="all but these hosts")
+    made.add_argument("--report", metavar="FILE", help="append what went over uTP when the reactor ends")
+    made.add_argument("--no-children", action="store_true", help="child processes go on with TCP")
+    made.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module, as for python -m")
+    made.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return made
+
+
+def read_options(words: Sequence[str]) -> Options:
+    """Understand a command line; one that is wrong ends the process with a sentence."""
+    made = parser()
+    read = made.parse_args(words)
+    try:
+        rule = rule_of(read)
+    except ValueError as problem:
+        made.error(str(problem))
+    report = None if read.report is None else os.path.abspath(read.report)
+    return Options(
+        rule,
+        report,
+        words_of(read, report),
+        read.program,
+        read.is_module,
+        not read.no_children,
+    )
+
+
+def rule_of(read: Any) -> Rule:
+    """What the options choose together; ValueError if one of them is wrong."""
+    rule = listening if read.listen else connecting if read.connect else everything
+    for make, chosen, excluded in ((ports, read.ports, read.not_ports), (hosts, read.hosts, read.not_hosts)):
+        if chosen:
+            rule &= make(*listed(chosen))
+        if excluded:
+            rule &= ~make(*listed(excluded))
+    return rule
+
+
+def listed(options: list[str]) -> list[str]:
+    """An option that was given several times, or with commas."""
+    return [part.strip() for option in options for part in option.split(",")]
+
+
+def words_of(read: Any, report: str | None) -> list[str]:
+    """The options again, with a path that holds in another directory; never empty."""
+    words = ["--listen"] if read.listen else ["--connect"] if read.connect else []
+    for name in ("ports", "hosts", "not_ports", "not_hosts"):
+        words += [f"--{name.replace('_', '-')}={value}" for value in getattr(read, name)]
+    if report is not None:
+        words.append(f"--report={report}")
+    return [*words, "--"]
