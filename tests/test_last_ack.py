@@ -14,15 +14,16 @@ from twisted.internet import error
 from tests.support import CLIENT, HalfStream, Pair, ScriptedServer, Stream
 from tests.test_transfer import pattern
 from txutp.core.packet import ST_FIN, Packet
+from txutp.core.settings import Settings
 from txutp.testing import Datagram, Link
 
 SOON = 0.001
 WAIT_SECONDS = 2  # LAST_ACK_TIMEOUTS times the default of close_timeout_us
 
 
-def lossy_client(protocol: type[Stream] = Stream) -> ScriptedServer:
+def lossy_client(protocol: type[Stream] = Stream, settings: Settings | None = None) -> ScriptedServer:
     """A client whose peer has sent DATA 7000 and 7001, the second of them first: the path may lose packets."""
-    scene = ScriptedServer(protocol=protocol)
+    scene = ScriptedServer(settings or Settings(), protocol)
     scene.peer.data(b"second", seq_nr=7_001)
     scene.peer.data(b"first ", seq_nr=7_000)
     scene.run(SOON)
@@ -126,6 +127,17 @@ def test_the_end_that_closes_first_waits() -> None:
     scene.peer.fin()
     scene.run(SOON)
     assert not ended_at_once(scene)
+
+
+def test_a_client_that_answers_no_late_packets_does_not_wait() -> None:
+    """``docs/programs.md`` offers that to scripts that have to end soon."""
+    scene = lossy_client(settings=Settings(tombstone_us=0))
+    scene.client.transport.loseConnection()  # type: ignore[union-attr]
+    scene.run(SOON)
+    acknowledge(scene, fin_of(scene))
+    scene.peer.fin()
+    scene.run(SOON)
+    assert ended_at_once(scene)
 
 
 def test_an_end_whose_fin_crossed_the_peers_waits() -> None:
