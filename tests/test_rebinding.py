@@ -442,6 +442,30 @@ def test_children_inherit(tmp_path: Path) -> None:
     assert child_says(tmp_path, "--no-children") == "Port\nnone\n"
 
 
+def test_a_child_that_needs_no_twisted_imports_none(tmp_path: Path) -> None:
+    text = """
+import subprocess, sys
+child = "import sys; print(sorted({'txutp', 'twisted', 'zope'} & set(sys.modules)))"
+sys.exit(subprocess.run([sys.executable, "-c", child]).returncode)
+"""
+    done = rebind(program(tmp_path, text), place=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_a_child_without_txutp_goes_on_without_utp(tmp_path: Path) -> None:
+    text = f"""
+import os, subprocess, sys
+found = [path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path != {str(ROOT)!r}]
+hide = "import importlib.util as util; find = util.find_spec; "
+hide += "util.find_spec = lambda name: name != 'txutp' and find(name) or None"
+child = hide + "\\nfrom twisted.internet import reactor; print(reactor.listenTCP.__self__ is reactor)"
+environment = os.environ | {{"PYTHONPATH": os.pathsep.join(found)}}
+sys.exit(subprocess.run([sys.executable, "-c", child], env=environment).returncode)
+"""
+    done = rebind(program(tmp_path, text), place=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 def test_children_keep_the_sitecustomize_that_they_had(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("NAME = 'theirs'\n")
     found = os.pathsep.join([str(tmp_path), str(ROOT)])

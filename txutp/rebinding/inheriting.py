@@ -26,7 +26,7 @@ def bequeath(words: Sequence[str], environment: MutableMapping[str, str]) -> Non
 
 
 def begin_as_child() -> None:
-    """Called when Python starts: rebind what the parent has asked for."""
+    """Called when the child has its reactor: rebind what the parent has asked for."""
     words = shlex.split(os.environ.get(VARIABLE, ""))
     if words:
         options: Options = read_options(words)
