@@ -115,6 +115,46 @@ def test_ssh_through_a_proxy_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "option", "greeting"),
+    [
+        ("twist conch --data=. --auth=memory:user:word", "--port utp:2222", b"SSH-2.0-Twisted"),
+        ("twist manhole --passwd=passwd", "--sshPort utp:2222", b"SSH-2.0-Twisted"),
+        ("twist manhole --passwd=passwd", "--telnetPort utp:2323", b"Username: "),
+    ],
+    ids=["conch", "manhole by SSH", "manhole by Telnet"],
+)
+def test_servers_of_twisted(program: str, option: str, greeting: bytes, tmp_path: Path) -> None:
+    """Each is given a string, and greets a client."""
+    pytest.importorskip("bcrypt")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(65_537, 2_048)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    (tmp_path / "ssh_host_rsa_key").write_bytes(secret)
+    (tmp_path / "ssh_host_rsa_key.pub").write_bytes(public)
+    (tmp_path / "passwd").write_text("user:word\n")
+    assert f"`{option}`" in PAGE
+    port = free_port()
+    if "ssh" in option:
+        program += " --sshKeyDir=. --sshKeyName=ssh_host_rsa_key"
+    with running(f"{program} {option.rpartition(':')[0]}:{port}:interface={HOST}", tmp_path) as server:
+        server.until(f"starting on {port}")
+        netcat = [sys.executable, str(ROOT / "examples" / "netcat.py"), f"utp:{HOST}:{port}"]
+        client = subprocess.Popen(netcat, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert client.stdout is not None
+        try:
+            assert client.stdout.read(len(greeting)) == greeting
+        finally:
+            client.kill()
+            client.communicate()
+
+
+@pytest.mark.slow
 def test_netcat(tmp_path: Path) -> None:
     """A megabyte there and back, and the end of the input reaches the other side."""
     netcat = [sys.executable, str(ROOT / "examples" / "netcat.py")]
