@@ -252,6 +252,19 @@ def test_a_factory_that_builds_nothing() -> None:
     scene.check_nothing_left()
 
 
+def test_a_factory_that_does_not_start() -> None:
+    scene = Scene()
+
+    def raises() -> None:
+        raise ZeroDivisionError
+
+    factory = Counting()
+    factory.doStart = raises  # type: ignore[method-assign]
+    failures: list[Failure] = []
+    scene.endpoint.connect(factory).addErrback(failures.append)
+    assert failures[0].type is ZeroDivisionError
+
+
 def test_a_factory_that_raises() -> None:
     scene = Scene()
 

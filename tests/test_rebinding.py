@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -497,6 +498,14 @@ def test_sentences(tmp_path: Path, words: list[str], sentence: str) -> None:
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_options_are_those_of_the_page(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`--.*?) \|", page, re.MULTILINE)
+    done = rebind("--help", place=tmp_path)
+    assert done.returncode == 0
+    assert set(re.findall(r"--[\w-]+", " ".join(cells))) == set(re.findall(r"^  (--[\w-]+)", done.stdout, re.MULTILINE))
 
 
 def test_a_program_without_a_reactor_is_told_of(tmp_path: Path) -> None:

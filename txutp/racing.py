@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from twisted.internet import error
+from twisted.internet import defer, error
 from twisted.internet.address import HostnameAddress
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
@@ -152,7 +152,10 @@ class UTPOrTCPClientEndpoint:
 
         If both fail, the error is the one that tells more, and has the other one as its ``__cause__``.
         """
-        return Race(self._reactor, self, protocolFactory).result
+        try:
+            return Race(self._reactor, self, protocolFactory).result
+        except Exception:  # of the factory's doStart, or of a reactor without TCP
+            return defer.fail()
 
     def _tcp(self) -> Any:
         """An endpoint that tries TCP alone."""

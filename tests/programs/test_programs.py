@@ -61,8 +61,8 @@ def test_scrapy(installed: Any) -> None:
     port = free_port()
     with here.running(here.command(f"twist web --listen utp:{port}:interface={HOST} --path pages")) as server:
         server.until(f"starting on {port}")
-        command, options = shown("scrapy", p8080=f"{port}/page.bin")
-        said = here.run(here.rebound(command.replace("bin/", "bin"), options))
+        command, options = shown("scrapy", p8080=str(port))
+        said = here.run(here.rebound(f"{command}page.bin", options))
         assert re.findall(r"sha256 (\w+)", said) == [digest]
         here.stop(server)
     assert here.reported("scrapy") == (0, 1)
