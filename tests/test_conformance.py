@@ -1,4 +1,4 @@
-"""Twisted's own tests, bound to uTP in tests/conformance, under each of the four reactors.
+"""Twisted's own tests, bound to uTP in tests/conformance, under each of the five reactors.
 
 They run under trial in a process of their own, because they install and make reactors, which a
 process with pytest-twisted's running reactor cannot do.
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import progress
-from tests.conformance.skips import ABOUT_THE_HOST, GAPS_OF_TCP, SKIPPED
+from tests.conformance.skips import ABOUT_THE_HOST, GAPS_OF_TCP, SKIPPED, SKIPPED_ON_UVLOOP
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +52,7 @@ def bound_titles() -> list[str]:
     """The classes that the suite binds by name, but for those of which a test is skipped."""
     source = (ROOT / "tests" / "conformance" / "suite.py").read_text(encoding="utf-8")
     table = source.partition("CASES: ")[2].partition("\n}\n")[0]
-    skipped = {title.partition(".")[0] for title in SKIPPED}
+    skipped = {title.partition(".")[0] for title in (*SKIPPED, *SKIPPED_ON_UVLOOP)}
     return sorted(set(re.findall(r'"(\w+Tests)"', table)) - skipped)
 
 
@@ -88,12 +88,16 @@ def run(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
 
 @pytest.mark.conformance
 @pytest.mark.slow
-@pytest.mark.parametrize("reactor", ["select", "poll", "epoll", "asyncio"])
+@pytest.mark.parametrize("reactor", ["select", "poll", "epoll", "asyncio", "uvloop"])
 def test_twisted_conformance(reactor: str, tmp_path: Path) -> None:
     """Every test passes, except those that skips.py excuses, and enough of them really had a connection over uTP."""
+    trial = ["twisted.trial", f"--reactor={reactor}"]
+    if reactor == "uvloop":
+        pytest.importorskip("uvloop")
+        trial = ["tests.conformance.on_uvloop"]
     connected = tmp_path / "connected"
     command = [
-        *(sys.executable, "-m", "twisted.trial", f"--reactor={reactor}"),
+        *(sys.executable, "-m", *trial),
         f"--temp-directory={tmp_path / 'trial'}",
         # Tracebacks at once, too: a run that hangs says nothing at its end.
         "--rterrors",
@@ -108,7 +112,7 @@ def test_twisted_conformance(reactor: str, tmp_path: Path) -> None:
         # The tracebacks stand between the list of all tests and the last line.
         tracebacks = output[max(output.find("\n====="), 0) :]
         pytest.fail(f"{' '.join(command)}\n{tracebacks[-SHOWN_CHARACTERS:]}", pytrace=False)
-    excused = {*SKIPPED.values(), *GAPS_OF_TCP}
+    excused = {*SKIPPED.values(), *GAPS_OF_TCP, *(SKIPPED_ON_UVLOOP.values() if reactor == "uvloop" else ())}
     unexcused = {
         test: reason
         for test, reason in skipped.items()

@@ -145,7 +145,12 @@ class BatchSender:
             # An ICMP error of the past is raised by whichever call comes next, and that call does nothing else.
             if problem.errno in REFUSALS or not self._read_errors():
                 raise
-            self.socket.sendmsg(buffers, beside, 0, address)
+            try:
+                self.socket.sendmsg(buffers, beside, 0, address)
+            except OSError:
+                # What stays in the error queue makes the socket look readable.
+                self._read_errors()
+                raise
 
     def _refused(self, problem: OSError, sent: int) -> int:
         """The socket takes no more now: see that the protocol's ``writable`` is called later; gives ``sent``."""

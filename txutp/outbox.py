@@ -36,13 +36,15 @@ BUSY_PART = 1 / 4
 # An application that is slow to answer some shall not hold up what others wait for.
 LONGEST_WAIT_US = 2_000
 
+# What ends an attempt to connect.  A packet filter's EPERM does not, nor does anything that is not known: as with TCP,
+# the SYN is repeated.  EHOSTDOWN is what BSDs and macOS say of a neighbour that does not answer.
 NO_ROUTE = {
     errno.ENETUNREACH,
+    errno.ENETDOWN,
     errno.EHOSTUNREACH,
-    errno.EACCES,
-    errno.EPERM,
     errno.EADDRNOTAVAIL,
     errno.EINVAL,
+    getattr(errno, "EHOSTDOWN", errno.EHOSTUNREACH),
 }
 
 # One or more small datagrams that leave together, or one batch of any kind, with those that they are from.

@@ -160,6 +160,10 @@ def adopt(reactor: Any, file_descriptor: int, settings: Settings, accept: Accept
     try:
         if IReactorFDSet.providedBy(reactor) and hasattr(socket.socket, "sendmsg"):
             AdoptedPort(taken, utp, reactor).startListening()
+        elif not hasattr(reactor, "adoptDatagramPort"):
+            raise NotImplementedError(
+                f"{reactor.__class__.__name__} cannot adopt a UDP socket; listen on a port of its own instead"
+            )
         else:
             reactor.adoptDatagramPort(taken.fileno(), taken.family, utp, LARGEST_DATAGRAM_BYTES)
             taken.close()

@@ -263,11 +263,14 @@ class BatchPort(BatchSender, udp.Port):
                 data, ancillary, flags, address = receive(LARGEST_DATAGRAM_BYTES, self._ancillary_bytes)
             except (BlockingIOError, InterruptedError):
                 self.times_empty += 1
+                if not reads:
+                    # What is in the error queue looks like something to read.
+                    self._hear_error()
                 break
             except OSError:
                 # What an ICMP error left behind concerns some datagram of the past, not this read.
                 reads += 1
-                self._read_errors()
+                self._hear_error()
                 continue
             reads += 1
             if ancillary or flags:
@@ -334,6 +337,16 @@ class BatchPort(BatchSender, udp.Port):
             if self._sources is not None and self._sources.received not in {None, *kinds}:
                 return True
         return bool(flags & CUT_DATAGRAM)
+
+    def _hear_error(self) -> None:
+        """Take what is in the error queue, and see that the reactor goes on listening.
+
+        An error in the queue ends the watch of libuv (uvloop), which does not say so: it begins when it is asked again.
+        """
+        self._read_errors()
+        if self.fileno() != -1 and self._reading_again is None:
+            self.stopReading()
+            self.startReading()
 
     def _read_errors(self) -> bool:
         if sys.platform != "linux":

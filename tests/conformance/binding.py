@@ -66,6 +66,7 @@ REACTORS = {
     "AsyncioSelectorReactor": "twisted.internet.test.reactormixins.AsyncioSelectorReactor",
 }
 REACTOR = REACTORS[type(installed_reactor).__name__]
+ON_UVLOOP = type(getattr(installed_reactor, "_asyncioEventloop", None)).__module__.startswith("uvloop")
 
 # Long enough for a slow machine, short enough that one hanging test does not hide the others.
 TIMEOUT_SECONDS = 20

@@ -1,8 +1,9 @@
 """Twisted's tests of stream transports, bound to ``utp:``; the judge of the transport.
 
 Run it as ``python -m twisted.trial --reactor=epoll tests.conformance.suite`` in the root of the
-checkout, with any of the reactors select, poll, epoll and asyncio. tests/test_conformance.py does
-so for all four. How the binding works is told in binding.py.
+checkout, with any of the reactors select, poll, epoll and asyncio; for asyncio on uvloop there is
+``python -m tests.conformance.on_uvloop tests.conformance.suite``. tests/test_conformance.py does so
+for all five. How the binding works is told in binding.py.
 
 Three kinds of tests are bound:
 
@@ -46,8 +47,8 @@ from twisted.web.test import test_distrib, test_xmlrpc
 from twisted.words.test import test_service
 
 from tests.conformance import promises
-from tests.conformance.binding import OVER_UTP, BoundBuilder, BoundCase, Creator, StringCreator
-from tests.conformance.skips import APPLICATIONS_NOT_BOUND, NOT_BOUND, SKIPPED
+from tests.conformance.binding import ON_UVLOOP, OVER_UTP, BoundBuilder, BoundCase, Creator, StringCreator
+from tests.conformance.skips import APPLICATIONS_NOT_BOUND, NOT_BOUND, SKIPPED, SKIPPED_ON_UVLOOP
 
 # --- twisted.internet.test: a new reactor for each test -------------------------------------------
 
@@ -359,7 +360,7 @@ def excuse(case: type, name: str, reason: str) -> None:
 
 globals().update(bound_cases())
 if OVER_UTP:
-    for title, because in SKIPPED.items():
+    for title, because in {**SKIPPED, **(SKIPPED_ON_UVLOOP if ON_UVLOOP else {})}.items():
         class_name, _, test_name = title.partition(".")
         excuse(globals()[class_name], test_name, because)
 for builder in BUILDERS:
