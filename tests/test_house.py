@@ -17,10 +17,11 @@ PACKAGE = ROOT / "txutp"
 # The floors, lowest first. A module imports only from floors below its own; two modules of one
 # floor do not know each other. A new module is written into this table, and nowhere else.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("core.sequence", "core.packet", "core.batch", "core.stats", "core.units"),
+    ("core.sequence", "core.packet", "core.batch", "core.stats", "core.units", "core.dscp"),
     (),
     ("core.rtt", "core.parts"),
     ("core.capacity", "core.delay", "core.mtu", "core.overload", "core.pacing", "core.rate", "core.tombstones"),
+    (),
     (),
     ("core.congestion",),
     ("core.ledbat", "core.ledbatpp", "core.shallow"),
@@ -37,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # The glass floor: Twisted, sockets and clocks begin here.
     ("errors", "environment", "offload", "events", "encodings", "arguments", "options", "joiner"),
     ("udp", "outbox", "silence", "newcomers"),
-    ("sources",),
+    ("sources", "marking"),
     ("timers",),
     ("protocol", "program", "unread"),
     ("transport", "readable"),

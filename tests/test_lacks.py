@@ -44,6 +44,7 @@ LACKS: dict[str, Match] = {
     ),
     "the MTU of the interface": lambda level, option, value: (level, option) in ((IP, 14), (IPV6, 24)),
     "local addresses": lambda level, option, value: (level, option) in ((IP, 8), (IPV6, 49)),
+    "marks": lambda level, option, value: (level, option) in ((IP, 1), (IPV6, 67)),
     "options of IPv4 on IPv6": lambda level, option, value: level == IP,
     "large buffers": lambda level, option, value: (
         option in BUFFERS and level == socket.SOL_SOCKET and (value or 0) > 1 << 21

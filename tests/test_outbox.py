@@ -37,6 +37,7 @@ class Speaker:
         self.address = address
         self.receive_id = name
         self.state = CONNECTED
+        self.settings = Settings()
         self.touched = False
         self.failures: list[int] = []
         self.says = [[f"{name} {number}".encode().ljust(size)] * count for number, (size, count) in enumerate(says)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from txutp.core.address import PINNED_ITEMS
@@ -20,6 +21,7 @@ from txutp.options import (
     SOL_UDP,
     UDP_SEGMENT,
     set_ip_option,
+    traffic_class_message,
 )
 from txutp.sources import ControlMessage, Sources
 
@@ -52,15 +54,16 @@ class BatchSender:
     def send_batch(self, batch: Batch) -> int:
         """Send a batch; returns how many of its datagrams left.  A network error raises ``OSError``."""
         address = batch.address
+        send: Send = self._send if batch.dscp is None else partial(self._send_marked, batch.dscp)
         if batch.dont_fragment:
-            return self._send_unfragmented(batch)
+            return self._send_unfragmented(batch, send)
         count = batch.count
         buffers = batch.buffers
         uncut = False
         if count > 1 and self.offload_send and not batch.alone and address[0] not in self._uncut_hosts:
             segment = struct.pack("=H", batch.datagram_bytes)
             try:
-                self._send(buffers, [(SOL_UDP, UDP_SEGMENT, segment)], address)
+                send(buffers, [(SOL_UDP, UDP_SEGMENT, segment)], address)
                 return count
             except OSError as problem:
                 if problem.errno in REFUSALS:
@@ -70,7 +73,7 @@ class BatchSender:
         step = len(buffers) // count
         for sent in range(count):
             try:
-                self._send(buffers[sent * step : sent * step + step], [], address)
+                send(buffers[sent * step : sent * step + step], [], address)
             except OSError as problem:
                 if problem.errno in REFUSALS:
                     return self._refused(problem, sent)
@@ -83,11 +86,11 @@ class BatchSender:
                     self._stop_cutting(address[0])
         return count
 
-    def _send_unfragmented(self, batch: Batch) -> int:
+    def _send_unfragmented(self, batch: Batch, send: Send) -> int:
         """Send one datagram that the network may not cut."""
         set_ip_option(self.socket, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
         try:
-            self._send(batch.buffers, [], batch.address)
+            send(batch.buffers, [], batch.address)
             return 1
         except OSError as problem:
             if problem.errno == errno.ENOBUFS:
@@ -103,6 +106,11 @@ class BatchSender:
         self._uncut_hosts |= {host}
         if len(self._uncut_hosts) > MAXIMUM_UNCUT_HOSTS:
             self.offload_send = False
+
+    def _send_marked(self, dscp: int, buffers: list[Buffer], beside: list[ControlMessage], address: Address) -> None:
+        """Send with another traffic class than the socket has."""
+        is_ipv6 = ":" in address[0] and not address[0].startswith("::ffff:")
+        self._send_improved(self._send, traffic_class_message(dscp, is_ipv6), buffers, beside, address)
 
     def _send(self, buffers: list[Buffer], beside: list[ControlMessage], address: Address) -> None:
         """Send from the local address that ``address`` has, if it has one."""

@@ -8,9 +8,14 @@ raises: a function says what was granted.  ``udp.py`` and ``offload.py`` call it
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 
+from txutp.core.dscp import traffic_class
+
 # In ip(7), ipv6(7) and linux/udp.h; Python's socket module does not name them on every version.
+IP_TOS: int = getattr(socket, "IP_TOS", 1)
+IPV6_TCLASS: int = getattr(socket, "IPV6_TCLASS", 67)
 IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
 IP_RECVERR = 11
@@ -57,6 +62,17 @@ def has_option(udp_socket: socket.socket, option: int, value: int | None) -> boo
     except OSError:
         return False
     return True
+
+
+def set_dscp(udp_socket: socket.socket, dscp: int) -> bool:
+    """Mark all that leaves from a socket (RFC 2474); returns whether the kernel does."""
+    return set_ip_option(udp_socket, IP_TOS, IPV6_TCLASS, traffic_class(dscp))
+
+
+def traffic_class_message(dscp: int, is_ipv6: bool) -> tuple[int, int, bytes]:
+    """The control message that marks what is sent with it."""
+    value = struct.pack("=i", traffic_class(dscp))
+    return (socket.IPPROTO_IPV6, IPV6_TCLASS, value) if is_ipv6 else (socket.IPPROTO_IP, IP_TOS, value)
 
 
 def can_forbid_fragments(udp_socket: socket.socket) -> bool:

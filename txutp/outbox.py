@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from txutp.core.batch import Address, Batch, Buffer
 from txutp.core.connection import FAILED, SYN_SENT, UNREACHABLE, Connection
 from txutp.core.multiplexer import Multiplexer
+from txutp.marking import Marking
 
 # Smaller datagrams are gathered: acks, SYNs and FINs, and short messages.  For others the system call is not what costs
 # most, and they shall not wait.
@@ -58,12 +59,14 @@ class Outbox:
 
     def __init__(self, multiplexer: Multiplexer, now_us: Callable[[], int]) -> None:
         self.port: Any = None  # an IBatchPort while it is open
+        self.marking = Marking()
         self._multiplexer = multiplexer
         self._now_us = now_us
         self._blocked = False  # the socket refused something
         self._waiting: dict[Connection, None] = {}  # until it takes datagrams again; in order, each once
         self._bundles: list[Bundle] = []  # in the order in which they leave
-        self._newest: dict[tuple[Address, int, int], int] = {}  # the last bundle of each kind, as its place in the list
+        # the last bundle of each kind, as its place in the list
+        self._newest: dict[tuple[Address, int, int, int | None], int] = {}
         self._gathered = 0
         self._gathering_since_us = 0
         self._limit = 0  # so many gathered ones leave
@@ -84,6 +87,7 @@ class Outbox:
         """Send what the connection has; let a waiting producer add to it in time for full bursts."""
         hungry = owner is not None and owner.hungry
         place = 0  # of the bundle that its last datagram is in
+        dscp = self.marking.of(connection)
         while self.port is not None:
             if self._blocked:
                 self._waiting[connection] = None
@@ -94,6 +98,7 @@ class Outbox:
             batch = connection.next_batch(now_us)
             if batch is None:
                 return
+            batch.dscp = dscp
             if self._limit and batch.count == 1 and batch.datagram_bytes < SMALL_BYTES:
                 place = self._gather(connection, batch, place, now_us)
             else:
@@ -149,7 +154,7 @@ class Outbox:
 
         It has to leave behind those that are in the first bundles, up to that at ``place``; gives where it is itself.
         """
-        kind = batch.address, batch.datagram_bytes, len(batch.buffers)
+        kind = batch.address, batch.datagram_bytes, len(batch.buffers), batch.dscp
         found = self._newest.get(kind, -1)
         if found >= place:
             self._bundles[found].append((connection, batch))
@@ -207,4 +212,6 @@ def joined(bundle: Bundle) -> Batch:
     buffers: list[Buffer] = []
     for _, batch in bundle:
         buffers += batch.buffers
-    return Batch(first.address, buffers, len(bundle), first.datagram_bytes)
+    together = Batch(first.address, buffers, len(bundle), first.datagram_bytes)
+    together.dscp = first.dscp
+    return together

@@ -136,6 +136,7 @@ class UTPProtocol(DatagramProtocol):
         transport: Any = self.transport
         self.port_address = transport.getHost()
         self._outbox.port = batch_port_of(transport, self, self.reactor)
+        self._outbox.marking.begin(transport, self.settings, is_ours=False)
         if self.port.granted_receive_bytes:
             self.multiplexer.limit_buffer(int(PAYLOAD_SHARE * self.port.granted_receive_bytes))
         if IReactorCore.providedBy(self.reactor):
@@ -304,10 +305,15 @@ class UTPProtocol(DatagramProtocol):
         self.accept = accept
         self.settings = settings
         self.multiplexer.change_settings(settings)
+        self._outbox.marking.again(self.transport, settings)
         self.multiplexer.listening = True
         self._close_when_empty = self._shared = False
         if self._ended:
             self._settle_soon()
+
+    def mark_as_ours(self) -> None:
+        """The UDP port was opened for uTP, so nobody else has chosen how its packets are marked."""
+        self._outbox.marking.begin(self.transport, self.settings, is_ours=True)
 
     def close_when_empty(self) -> None:
         """Close the UDP port with the last connection; at once if there is none."""

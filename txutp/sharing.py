@@ -2,9 +2,9 @@
 
 ``port.py`` asks here for a port to listen on, ``client.py`` for one to connect from.  Both get a ``UTPProtocol``:
 
-- A client that leaves its port to us shares one with all others of its reactor that have the same IP version and the
-  same limits.  It is opened for the first of them and closes in the turn after the end of the last, unless another one
-  connects until then.
+- A client that leaves its port to us shares one with all others of its reactor that have the same IP version, the same
+  limits and the same DSCP.  It is opened for the first of them and closes in the turn after the end of the last, unless
+  another one connects until then.
 - A client that names a port (``bindAddress``) shares the one on which we listen there, or gets one of its own.
 - Who listens again on a port that connections have kept open gets that one, with new settings for new connections.
 
@@ -42,8 +42,9 @@ from txutp.udp import (
 
 ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"
 
-# A port that has these like another one can be shared; all other settings belong to each connection.
-limits_of = attrgetter("maximum_connections", "maximum_connections_per_address", "resets_per_second")
+# A port that has these like another one can be shared; all other settings belong to each connection.  ``dscp`` belongs
+# to each as well (``marking.py``), but a system may only know one for the whole socket.
+limits_of = attrgetter("maximum_connections", "maximum_connections_per_address", "resets_per_second", "dscp")
 
 Accept = Callable[[Connection], None]
 
@@ -112,6 +113,7 @@ def port_to_listen_on(
         return utp
     utp = UTPProtocol(reactor, settings, accept, prefix=prefix)
     listen_udp(reactor, number, utp, interface)
+    utp.mark_as_ours()
     ports.add(host, utp)
     return utp
 
@@ -146,6 +148,7 @@ def port_to_connect_from(
 
     utp = UTPProtocol(reactor, settings, lasting=False, shared=not number)
     listen_udp(reactor, number, utp, "" if host == ANY_IPV4 else host)
+    utp.mark_as_ours()
     ports.add(host, utp)
     if not number:
         ports.common[alike] = utp

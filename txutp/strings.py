@@ -21,6 +21,7 @@ from twisted.python.reflect import namedAny
 
 from txutp.arguments import HIGHEST_PORT, checked_backlog, checked_port, checked_timeout, is_numeric
 from txutp.core.controllers import CONTROLLERS
+from txutp.core.dscp import dscp_of
 from txutp.core.settings import LIMITS, Settings
 from txutp.core.units import SECOND_US
 
@@ -130,6 +131,10 @@ def yes_or_no(option: Option, text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(f"{option.name} is yes or no, not {text!r}")
     return text == "yes"
+
+
+def a_codepoint(option: Option, text: str) -> int:
+    return dscp_of(text)
 
 
 def a_controller(option: Option, text: str) -> Any:
@@ -258,6 +263,14 @@ OPTIONS = (
         "what a connection holds for an application that does not read, in bytes or with `k`, `M`, `G`; 1M by default",
         a_size,
         "receive_buffer_bytes",
+    ),
+    Option(
+        "dscp",
+        ALL,
+        "cs1",
+        "how routers shall treat the packets: a DSCP, as a name or a number; `le`, lower effort, by default",
+        a_codepoint,
+        "dscp",
     ),
     Option(
         "believeUnreachable",

@@ -29,11 +29,12 @@ class Batch:
 
     A datagram is one buffer, or two (header, payload); all datagrams of a batch alike.  ``dont_fragment`` asks the
     network to drop a datagram that is too large for the path, instead of cutting it.  ``alone`` asks for one system
-    call for each datagram: virtual interfaces cut a run late, and a filter there sees it as one large packet.  ``note``
-    is whatever its maker wants to know of it if it is refused.
+    call for each datagram: virtual interfaces cut a run late, and a filter there sees it as one large packet.  ``dscp``
+    is how it is marked, if not as all that leaves from the socket.  ``note`` is whatever its maker wants to know of it
+    if it is refused.
     """
 
-    __slots__ = ("address", "alone", "buffers", "count", "datagram_bytes", "dont_fragment", "note")
+    __slots__ = ("address", "alone", "buffers", "count", "datagram_bytes", "dont_fragment", "dscp", "note")
 
     def __init__(
         self, address: Address, buffers: list[Buffer], count: int, datagram_bytes: int, note: Any = None
@@ -44,6 +45,7 @@ class Batch:
         self.datagram_bytes = datagram_bytes
         self.dont_fragment = False
         self.alone = False
+        self.dscp: int | None = None
         self.note = note
 
     def datagrams(self, start: int = 0) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from txutp.core.congestion import ControllerFactory, check_factory
+from txutp.core.dscp import dscp_of
 from txutp.core.shallow import Shallow
 from txutp.core.units import SECOND_US
 
@@ -37,6 +38,10 @@ class Settings:
     target_delay_us: int | None = None
     """How long our packets may wait in queues; None leaves it to the controller (LEDBAT: 100 ms, RFC 6817)."""
 
+    dscp: int | str | None = None
+    """How the network shall treat our packets (RFC 2474): a number from 0 to 63, or a name as ``"le"``, ``"cs1"``,
+    ``"af11"``, ``"ef"``; it is a number from then on.  None means lower effort (RFC 8622), as libtorrent and
+    Transmission have it; a socket that was adopted keeps what it has.  A system that refuses it is no failure."""
     maximum_datagram_bytes: int | None = None
     """The largest datagram we send; None means 1402 over IPv4 and 1232 over IPv6, as libutp."""
     receive_buffer_bytes: int = 1 << 20
@@ -95,6 +100,8 @@ class Settings:
     """RESETs for packets of unknown connections; 0: never."""
 
     def __post_init__(self) -> None:
+        if self.dscp is not None:
+            object.__setattr__(self, "dscp", dscp_of(self.dscp))
         optional = {
             "receive_memory_bytes",
             "target_delay_us",
@@ -104,7 +111,7 @@ class Settings:
         }
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "congestion" or (value is None and field.name in optional):
+            if field.name in ("congestion", "dscp") or (value is None and field.name in optional):
                 continue
             if isinstance(field.default, bool):
                 if not isinstance(value, bool):
