@@ -9,7 +9,8 @@ from setuptools import setup
 HERE = Path(__file__).parent
 README = HERE / "README.md"
 
-CLI = ["click>=8.1", "rich>=13"]
+# Twisted starts processes on Windows with pywin32, and the command's demonstration has two.
+CLI = ["click>=8.1", "rich>=13", 'pywin32>=226; platform_system == "Windows"']
 # What else there is to compare with is left out where it is not installed.
 BENCHMARKS = [*CLI, "aioquic>=1.2", "matplotlib>=3.7"]
 EXAMPLES = ["bencode2>=0.3", "Twisted[conch,tls]>=24.7"]

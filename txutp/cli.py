@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -67,6 +68,10 @@ def demo(megabytes: int, as_json: bool, quiet: bool) -> None:
     The server is a process of its own; both sides are on this machine. At the end the hashes of what was sent and of
     what arrived are compared.
     """
+    if sys.platform == "win32" and find_spec("win32api") is None:
+        sys.exit(
+            'txutp demo starts a process, and Twisted needs pywin32 for that. Please run: pip install "txutp[cli]"'
+        )
     total_bytes = megabytes * 1_000_000
     bars = Bars(total_bytes) if sys.stderr.isatty() and not quiet else None
 

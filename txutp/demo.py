@@ -24,7 +24,6 @@ from twisted.internet.error import ConnectError, ConnectionDone, ProcessExitedAl
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
-from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -197,6 +196,9 @@ class Parent(Protocol):
 
 async def serve(reactor: Any, total_bytes: int) -> None:
     """Take one connection, do our part of the exchange, and tell the parent."""
+    # On Windows it needs pywin32, which the command itself does not.
+    from twisted.internet.stdio import StandardIO
+
     parent = Parent()
     StandardIO(parent, reactor=reactor)
     exchange = Exchange(total_bytes)
