@@ -18,3 +18,10 @@ def test_every_scenario_names_its_tests() -> None:
         assert names, number
         for file, name in names:
             assert re.search(rf"^(async )?def {name}\(", (TESTS / file).read_text(), re.MULTILINE), name
+
+
+def test_every_promise_about_security_names_tests_that_exist() -> None:
+    names = re.findall(r"`([\w/.]+)::(\w+)`", (SCENARIOS.parent / "security.md").read_text(encoding="utf-8"))
+    assert len(names) > 20
+    for file, name in names:
+        assert re.search(rf"^(async )?def {name}\(", (TESTS / file).read_text(), re.MULTILINE), name
