@@ -1,6 +1,6 @@
-"""What a run of the tests says of itself: which test takes long while it does, and at the end what was left out.
+"""Reports of a test run: a slow test while it runs, and at the end skipped tests by reason and the slowest files.
 
-With TXUTP_TESTS_SUMMARY a file gets that end, too: tests/run shows it as its own last words.
+The second report is written to the file that TXUTP_TESTS_SUMMARY names; tests/run prints it at its end.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import pytest
 
 from tests import progress
 
-# A test that takes longer than this says so, and goes on saying it.
+# Seconds after which a running test is reported, again and again.
 PATIENCE_SECONDS = 20.0
 
 SHOWN_FILES = 8
 
 
 class Heartbeat:
-    """Writes past pytest's capture which test is under way, if it takes long."""
+    """Reports a slow test while it runs, past the capture of pytest."""
 
     def __init__(self, write: Callable[[str], object], patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._write = write
@@ -44,7 +44,7 @@ class Heartbeat:
         self._thread.join(1.0)
 
     def now_runs(self, test: str) -> None:
-        """Another test begins; an empty name means none."""
+        """Name the test that begins; an empty name means that none runs."""
         with self._changed:
             self._test = test
             progress.tell("")
@@ -87,7 +87,7 @@ class Report:
             self.skipped[f"{report.nodeid}: {reason_of(report)}"] += 1
 
     def lines(self) -> list[str]:
-        """What the end of a run says: what was left out and why, and where the time went."""
+        """The lines of the summary."""
         lines = []
         if self.skipped:
             lines.append(f"Left out, {self.skipped.total()} in all:")
@@ -105,7 +105,7 @@ class Report:
 
 
 def reason_of(report: Any) -> str:
-    """Why a test was skipped."""
+    """The reason of a skip."""
     _, _, reason = report.longrepr if isinstance(report.longrepr, tuple) else ("", 0, str(report.longrepr))
     return str(reason).removeprefix("Skipped: ")
 

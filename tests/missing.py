@@ -1,4 +1,4 @@
-"""What a test does where a program that it needs is missing, or may not be used."""
+"""Skips, with a reason, for tests that need a program which is missing, or which this user may not run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-# Set by tests/run where it has found, or installed, every program that tests need: then nothing is left out silently.
+# tests/run sets it when every program that tests need is installed: then a missing one fails the test.
 ALL_IS_HERE = "TXUTP_TESTS_ALL_IS_HERE"
 
 

@@ -1,4 +1,4 @@
-"""What a long test is at: it tells here, and ``conftest.py`` says it where the test takes long."""
+"""The part of a long test that is under way: the test sets it, and ``conftest.py`` prints it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ _told = ""
 
 
 def tell(part: str) -> None:
-    """This part of the test has begun."""
+    """Name the part of the test that begins."""
     global _told
     _told = part
 
 
 def told() -> str:
-    """What was told last, by the test that is under way."""
+    """The part of the test that is under way; empty if the test names none."""
     return _told

@@ -1,4 +1,4 @@
-"""The wheels that the tests of packaging install: fetched once for an environment, then there without a network."""
+"""Wheels for the tests of packaging: fetched once for an environment, so that later runs need no network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FETCH_SECONDS = 300
 def wheels_for(tree: Path, spare: Path) -> Path:
     """The directory with all that the package and its command depend on, and are built with.
 
-    It is kept in the environment of this Python, or made in ``spare`` if that belongs to somebody else.
+    It is kept in the virtual environment of this Python; without a writable one it is made in ``spare``.
     """
     what = hashlib.sha256((tree / "setup.py").read_bytes() + sys.version.encode()).hexdigest()[:16]
     home = Path(sys.prefix) if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK) else spare
@@ -42,5 +42,5 @@ def wheels_for(tree: Path, spare: Path) -> Path:
 
 
 def offline_with(house: Path) -> dict[str, str]:
-    """Variables with which pip, and what starts it, takes wheels from there and from nowhere else."""
+    """Environment variables with which pip takes wheels from this directory only."""
     return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(house)}

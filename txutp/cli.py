@@ -97,7 +97,7 @@ def demo(megabytes: int, as_json: bool, quiet: bool) -> None:
             problem = f"Interrupted; {received_bytes:,} bytes had come from the server."
             exit_code = EXIT_INTERRUPTED
         finally:
-            # they would wipe whatever is said while they are there
+            # Hiding the bars erases the lines below them, so the message comes after that.
             if bars is not None:
                 bars.hide()
         if outcome is None:

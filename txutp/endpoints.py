@@ -207,7 +207,7 @@ class UTPServerParser:
     prefix = "utp"
 
     def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
-        """Returns an endpoint; raises TypeError or ValueError with how such a string is written."""
+        """Return an endpoint; raises TypeError or ValueError with the right form of a string."""
         arguments, settings = read_server(args, kwargs)
         if "fd" in arguments:
             return AdoptedUTPServerEndpoint(reactor, arguments.pop("fd"), settings=settings, **arguments)
@@ -221,7 +221,7 @@ class UTPClientParser:
     prefix = "utp"
 
     def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> UTPClientEndpoint:
-        """Returns an endpoint; raises TypeError or ValueError with how such a string is written."""
+        """Return an endpoint; raises TypeError or ValueError with the right form of a string."""
         arguments, settings = read_client(args, kwargs)
         address, port = arguments.pop("bindAddress", None), arguments.pop("localPort", None)
         bind_address = None if address is None and port is None else (address or "", port or 0)
@@ -229,7 +229,7 @@ class UTPClientParser:
 
 
 def described(endpoint: object, where: str, options: dict[str, object], settings: Settings | None) -> str:
-    """What ``repr`` shows of an endpoint: where, and what is not as by default.  It calls nothing of the caller's."""
+    """The ``repr`` of an endpoint: class, address and non-default options.  It calls no code of the caller."""
     shown = dict(options)
     for field in fields(Settings):
         value = getattr(settings, field.name, field.default)

@@ -1,12 +1,13 @@
-"""What begins in one turn of the reactor goes on in a later one, as with TCP.
+"""Keeps ``connectionMade`` and the events after it in separate turns of the reactor, as TCP does.
 
 A kernel reports a new connection and its first bytes separately, so a program over TCP has one turn of the reactor
-between ``connectionMade`` and whatever follows it: ``dataReceived``, ``readConnectionLost``, ``connectionLost``.  A
-server of uTP gets a connection with the packet that proves its source, which is the first DATA of many clients, so
-that all of this could happen in a single turn.  ``protocol.py`` asks here which connections have to wait.
+between ``connectionMade`` and the next event: ``dataReceived``, ``readConnectionLost``, ``connectionLost``.  A uTP
+server accepts a connection with the packet that proves its source, which is the first DATA of many clients, so
+without this module all of these events could come in a single turn.  ``UTPProtocol.settle`` asks it which connections
+wait for the next turn.
 
-A connection that waits sends nothing either: its first bytes leave together with the answer to what it hears next
-turn, in as few packets as without the wait.  Connections that nothing else happened to do not wait at all.
+A connection that waits sends nothing either: its first bytes leave with the answer to its first ``dataReceived``, so
+the wait costs no packet.  A connection with no event after ``connectionMade`` does not wait.
 """
 
 from __future__ import annotations
@@ -28,15 +29,12 @@ class Newcomers:
         self._multiplexer = multiplexer
         self._settle = settle
         self.of_this_turn: set[Connection] = set()
-        # They count as touched without being listed by the multiplexer, so that nothing settles them earlier.
+        # These are marked as touched, but not in the multiplexer's list, so no other settle takes them.
         self._waiting: list[Connection] = []
         self._call: IDelayedCall | None = None
 
     def hand_over(self, connection: Connection, accept: Callable[[Connection], None] | None) -> bool:
-        """Let the application know of a new connection.
-
-        Returns whether all that has happened to it besides waits for the next turn.
-        """
+        """Tell the application of a new connection; returns whether its other events wait for the next turn."""
         if connection.initiator:
             if connection.owner is None or connection.state == CLOSED:
                 return False
@@ -55,21 +53,21 @@ class Newcomers:
         return False
 
     def put_off(self, touched: list[Connection]) -> list[Connection]:
-        """Let those that were handed over in this turn wait for the next one; returns the others."""
+        """Let the connections that were handed over in this turn wait; returns the other ones."""
         others: list[Connection] = []
         for connection in touched:
             (self._waiting if connection in self.of_this_turn else others).append(connection)
         return others
 
     def end_turn(self) -> None:
-        """This turn of the reactor is over for all connections."""
+        """Schedule the next turn of the connections that wait; no connection is new after this."""
         self.of_this_turn.clear()
         if self._waiting and self._call is None:
-            # Behind whatever the application put off in connectionMade, and never in a settle that waits already.
+            # A call of its own: a settle that is scheduled already may run before the calls of connectionMade.
             self._call = self._reactor.callLater(0, self._go_on)
 
     def release(self) -> None:
-        """Nobody waits any more: they are settled with all others."""
+        """End the wait: the next settle takes these connections too."""
         call, self._call = self._call, None
         if call is not None and call.active():
             call.cancel()

@@ -5,8 +5,8 @@ the socket is drained, ``settle`` looks at each connection that something happen
 application, which may write; then the connection's acks and data leave.  So an application sees one ``dataReceived``
 and a peer one ack however many datagrams came.
 
-A write outside of such a turn schedules a settle; a timer that fires leads to one.  What follows ``connectionMade``
-waits for the turn after it (``newcomers.py``).
+A write outside of such a turn schedules a settle; a timer that fires leads to one.  The events after
+``connectionMade`` wait for the next turn (``newcomers.py``).
 """
 
 from __future__ import annotations

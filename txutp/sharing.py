@@ -229,16 +229,16 @@ def what_is_wrong_with(taken: socket.socket) -> str:
 
 
 def numeric(interface: str, number: int, family: int) -> str:
-    """An address of ours in place of a name of it, as bind(2) of a TCP socket finds it; raises ``CannotListenError``.
+    """The numeric address of a name of this host, as bind(2) of a TCP socket finds it.
 
-    It may block, as Twisted does there.
+    Raises ``CannotListenError`` for an unknown name.  The lookup blocks, as that of Twisted's TCP does.
     """
     if not interface or is_numeric(interface):
         return interface
     try:
         found = socket.getaddrinfo(interface, None, family, socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as problem:
-        if isinstance(problem, UnicodeError):  # for bind(2) a name that cannot be encoded is one that is not known
+        if isinstance(problem, UnicodeError):  # bind(2) calls a name unknown that cannot be encoded
             problem = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         raise error.CannotListenError(interface, number, problem) from problem
     return str(found[0][4][0])

@@ -1,10 +1,10 @@
-"""What ``utp:`` strings may say: their parts, their options, and how a value is written.
+"""The parts and options of ``utp:`` strings: their names, their values, and the errors for wrong ones.
 
-Twisted takes a string apart, and ``endpoints.py`` passes what it found here.  ``OPTIONS`` is the one list of all
-options: a new one is a row there, and a row in the README, which a test compares.
+Twisted splits a string into parts, and ``endpoints.py`` passes these here.  ``OPTIONS`` lists all options; a new
+option is one row there and the same row in the README, which a test compares.
 
-A string that cannot work raises at once, with a sentence that shows how it is written.  As with ``tcp:``, a part that
-is missing, given twice or unknown raises TypeError, and a value that is not accepted ValueError.
+A wrong string raises at once, with a sentence that shows the right form.  As with ``tcp:``, a part that is missing,
+given twice or unknown raises TypeError, and a value that is not accepted raises ValueError.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from txutp.core.units import SECOND_US
 SERVER, ADOPTED, CLIENT = "server", "server on a given socket", "client"
 SERVERS, ALL = (SERVER, ADOPTED), (SERVER, ADOPTED, CLIENT)
 
-# How strings of each kind look, and their parts without a name, in order; the required ones first.
+# The form of each kind of string; its parts that may come without a name, in order; the parts that it needs.
 FORMS = {SERVER: "utp:PORT", ADOPTED: "utp:fd=NUMBER", CLIENT: "utp:HOST:PORT"}
 POSITIONAL = {SERVER: ("port", "interface", "backlog"), ADOPTED: (), CLIENT: ("host", "port")}
 REQUIRED = {SERVER: ("port",), ADOPTED: ("fd",), CLIENT: ("host", "port")}
 
-# Options that say the same of the other kind.
+# Options of servers and clients with the same meaning.
 COUNTERPARTS = {"interface": "bindAddress", "bindAddress": "interface"}
 
 TIMES_US = {"us": 1, "ms": 1_000, "s": SECOND_US, "min": 60 * SECOND_US, "h": 3600 * SECOND_US}
@@ -45,13 +45,13 @@ NUMBER_AND_UNIT = re.compile(r"([0-9]+\.?[0-9]*(?:e[0-9]+)?|\.[0-9]+) ?([a-zA-Z]
 
 @dataclass(frozen=True)
 class Option:
-    """What a string may say about one thing."""
+    """An option of endpoint strings, or a part that may come without its name."""
 
     name: str
     kinds: tuple[str, ...]
     example: str
     meaning: str
-    """What the README says of it."""
+    """Its description in the README."""
     read: Callable[[Option, str], Any]
     """Returns the value that a text means, or raises ValueError."""
     field: str | None = None
@@ -69,7 +69,7 @@ def an_int(option: Option, text: str, accepted: str) -> int:
 
 
 def a_port(lowest: int) -> Callable[[Option, str], int]:
-    """Reads the number of a port, from ``lowest`` on."""
+    """Make a reader of port numbers from ``lowest`` on."""
 
     def read(option: Option, text: str) -> int:
         what = "a port" if option.name == "port" else option.name
@@ -91,7 +91,7 @@ def a_descriptor(option: Option, text: str) -> int:
 
 
 def a_host(option: Option, text: str) -> str:
-    """A host as the endpoint wants it, which looks at the rest."""
+    """Refuse brackets; the endpoint checks the rest of a host."""
     if text.startswith("[") and isIPv6Address(text.strip("[]")):
         escaped = quoteStringArgument(text.strip("[]"))
         raise ValueError(f"an IPv6 address is written without brackets, and its colons as \\:, so {escaped}")
@@ -99,7 +99,7 @@ def a_host(option: Option, text: str) -> str:
 
 
 def a_timeout(option: Option, text: str) -> float | None:
-    """Seconds to wait for a connection; None for ever."""
+    """Seconds to wait for a connection; None without a limit."""
     if text in OFF:
         return None
     try:
@@ -110,7 +110,7 @@ def a_timeout(option: Option, text: str) -> float | None:
 
 
 def a_duration(bare: str = "", off: bool = False) -> Callable[[Option, str], int | None]:
-    """Reads microseconds; ``bare`` is "s" if a number without a unit is seconds, ``off`` whether there may be none."""
+    """Make a reader of microseconds; ``bare`` is the unit of a number without one, ``off`` allows None."""
 
     def read(option: Option, text: str) -> int | None:
         accepted = f"a time like {option.example}, with a unit of us, ms, s, min or h"
@@ -150,7 +150,7 @@ def a_controller(option: Option, text: str) -> Any:
 
 
 def amount_of(text: str, units: Mapping[str, int], bare: str) -> tuple[int, str]:
-    """What a number with a unit comes to, and that unit; ValueError or OverflowError if it is none."""
+    """The amount that a number with a unit means, and the unit; raises ValueError or OverflowError."""
     match = NUMBER_AND_UNIT.fullmatch(text)
     unit = match[2] or bare if match else None
     if match is None or unit not in units or unit is None:
@@ -161,7 +161,7 @@ def amount_of(text: str, units: Mapping[str, int], bare: str) -> tuple[int, str]
 def within_limits(
     option: Option, text: str, units: Mapping[str, int], bare: str, off: bool, accepted: str
 ) -> int | None:
-    """A number with a unit that the option's field takes; limits are told in the unit that was written."""
+    """An amount within the limits of the option's field; errors name the limits in the unit of ``text``."""
     if off:
         if text in OFF:
             return None
@@ -292,7 +292,7 @@ def options_of(kind: str) -> dict[str, Option]:
 
 
 def read_server(parts: Sequence[str], options: Mapping[str, str]) -> tuple[dict[str, Any], Settings]:
-    """The arguments and settings that a server string asks for, from its parts without a name and those with one."""
+    """The arguments of an endpoint and its settings, from the nameless parts and the options of a server string."""
     return read(ADOPTED if "fd" in options else SERVER, parts, options)
 
 
@@ -329,7 +329,7 @@ def read(kind: str, parts: Sequence[str], options: Mapping[str, str]) -> tuple[d
 
 
 def named(kind: str, parts: Sequence[str], options: Mapping[str, str]) -> dict[str, str]:
-    """All parts of a string with their names; TypeError if there are too many, or one is given twice."""
+    """All parts of a string by name; raises TypeError for too many parts, or one that is given twice."""
     names = list(POSITIONAL[kind])
     if kind == CLIENT:
         # as with tcp:, a host by name leaves the one part without a name to the port, and the other way round
@@ -352,13 +352,13 @@ def sentences(*parts: str) -> str:
 
 
 def form(kind: str) -> str:
-    """How strings of a kind are written."""
+    """The sentence that shows the form of a kind of string, and its options."""
     names = [f"{name}=" for name in sorted(options_of(kind), key=str.lower) if name not in REQUIRED[kind]]
     return f"A {kind} is written {FORMS[kind]}, and may have the options {', '.join(names)}"
 
 
 def what_is_unknown(kind: str, name: str, known: Mapping[str, Option]) -> list[str]:
-    """What is wrong with an option that is none, and which one may be meant."""
+    """The sentences about an unknown option, and the option that may be meant."""
     elsewhere = [option.kinds[0] for option in OPTIONS if option.name == name]
     meant = COUNTERPARTS.get(name) if elsewhere else nearest_to(name, known)
     problem = f"{name}= is an option of a {elsewhere[0]}" if elsewhere else f"There is no option {name}="
@@ -366,7 +366,7 @@ def what_is_unknown(kind: str, name: str, known: Mapping[str, Option]) -> list[s
 
 
 def nearest_to(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like another one."""
+    """The known name that is most like this one."""
     plain = {re.sub("[^a-z]", "", other.lower()): other for other in known}
     wanted = re.sub("[^a-z]", "", name.lower())
     begun = [other for other in plain if len(wanted) > 2 and other.startswith(wanted)]
@@ -375,7 +375,7 @@ def nearest_to(name: str, known: Iterable[str]) -> str | None:
 
 
 def advice(kind: str, parts: Sequence[str], options: Mapping[str, str]) -> list[str]:
-    """What to write where colons of an IPv6 address have cut a string into parts, or an address stands for the port."""
+    """The right spelling, where the colons of an IPv6 address have split it, or an address is in place of a port."""
     found = misplaced_address(kind, parts, options)
     if found is None:
         return []
@@ -393,7 +393,7 @@ def advice(kind: str, parts: Sequence[str], options: Mapping[str, str]) -> list[
 
 
 def misplaced_address(kind: str, parts: Sequence[str], options: Mapping[str, str]) -> tuple[str, str] | None:
-    """The address that several parts of a string make up together, and the option that it belongs to."""
+    """The option that an address belongs to, and the address, which may be split into several parts."""
     parts = list(parts)
     candidates: list[tuple[str, list[str]]] = []
     if kind == CLIENT:
