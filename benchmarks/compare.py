@@ -29,11 +29,14 @@ def code_of(commit: str | None) -> Iterator[Path]:
     if commit is None:
         yield ROOT
         return
-    packed = subprocess.run(
-        ["git", "-c", "safe.directory=*", "archive", commit, "txutp", "twisted"], cwd=ROOT, capture_output=True
-    )
+    try:
+        packed = subprocess.run(
+            ["git", "-c", "safe.directory=*", "archive", commit, "txutp", "twisted"], cwd=ROOT, capture_output=True
+        )
+    except FileNotFoundError as problem:
+        raise Failed(f"git, which has the code of {commit}, is missing") from problem
     if packed.returncode:
-        raise Failed(packed.stderr.decode(errors="replace").strip())
+        raise Failed(f"git has no code of {commit}: {packed.stderr.decode(errors='replace').strip()}")
     with tempfile.TemporaryDirectory(prefix="txutp-compare-") as name:
         directory = Path(name)
         with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:

@@ -481,6 +481,12 @@ def test_compare_measures_each_row_with_both() -> None:
     assert lines == [["ours: speed", "2 [2-2]", "4 [4-4]", "2 [2-2]"]]
 
 
+def test_compare_without_git_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Failed, match=r"git, which has the code of HEAD, is missing"), compare.code_of("HEAD"):
+        pass
+
+
 def test_compare_with_a_commit() -> None:
     """The code of a commit is what is imported, with the programs of this checkout."""
     try:
