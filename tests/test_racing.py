@@ -277,6 +277,25 @@ def test_a_factory_that_raises() -> None:
     assert scene.tcp == []
 
 
+def test_cancelling_behind_a_connection_made_that_raises() -> None:
+    """Twisted's endpoints say nothing then; the factory is stopped once, as its connection ends."""
+
+    class Raising(Stream):
+        def connectionMade(self) -> None:
+            raise ZeroDivisionError
+
+    scene = Scene()
+    scene.factory.protocol = Raising
+    stops: list[int] = []
+    stop = scene.factory.doStop
+    scene.factory.doStop = lambda: (stops.append(1), stop())[1]  # type: ignore[method-assign]
+    scene.run(1)
+    scene.attempt.cancel()
+    scene.run(5)
+    assert len(stops) == 1
+    assert len(scene.outcomes) == 1
+
+
 # -- what is remembered --
 
 

@@ -236,7 +236,8 @@ class Race:
 
     def _cancelled(self, result: Deferred[IProtocol]) -> None:
         self._end()
-        self.factory.doStop()
+        if self.winner is None:  # else its connection, whose connectionMade raised, stops the factory when it ends
+            self.factory.doStop()
         host, port = self._peer
         result.errback(error.ConnectingCancelledError(HostnameAddress(host.encode("idna"), port)))  # type: ignore[arg-type]
 
