@@ -345,11 +345,10 @@ class Shallow:
         """
         if measured and self._settled:
             self._noise_us = max(self._noise_us - NOISE_FALL * (self._noise_us - self._delay_us), self._delay_us)
-            self._set_target()
         self._settled = True
         if self._lossless_rounds > LOSSLESS_ROUNDS:
             self._capacity.on_calm()
-            self._set_target()
+        self._set_target()
         self._window, self._saved_window = self._saved_window, 0.0
         self._slowdown_us = now_us + self._slowdown_interval_us(now_us, smoothed_us)
         self._bucket_minimum_us = self._previous_minimum_us = -1
