@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.scenarios.catalogue import SCENARIOS
 from benchmarks.scenarios.running import run
+from txutp.core.bursts import BURSTS_IN_ROUND_TRIP, CALM_INTERVALS, SHORTEST_BURST_US, Bursts
 from txutp.core.capacity import (
     CEILING_LEAST,
     CEILING_RISE,
@@ -19,14 +20,8 @@ from txutp.core.capacity import (
     TARGET_SHARE,
     Capacity,
 )
-from txutp.core.overload import (
-    BURSTS,
-    INTERVAL_SEGMENTS,
-    LONGEST_BURST_US,
-    SHORTEST_BURST_US,
-    STEPS,
-    Overload,
-)
+from txutp.core.overload import INTERVAL_SEGMENTS, STEPS, Overload
+from txutp.core.pacing import BURST_US
 
 SEGMENT = 1_382
 WINDOW = 100 * SEGMENT
@@ -150,7 +145,7 @@ class Path:
         total_bytes = INTERVAL_SEGMENTS * SEGMENT
         steps = 64
         if share:
-            self.overload.on_loss(round(total_bytes * share), True, False, ROUND_TRIP_US)
+            self.overload.on_loss(round(total_bytes * share))
         for _ in range(steps):
             self.now_us += round(total_bytes / rate / steps * 1_000_000)
             self.overload.on_ack(self.now_us, -(-round(total_bytes * (1 - share)) // steps), ROUND_TRIP_US, SEGMENT)
@@ -220,7 +215,7 @@ def test_losses_that_come_and_go_whatever_the_rate_is_do_not_wear_the_rate_down(
 def test_what_arrived_late_was_not_lost() -> None:
     path = Path()
     for _ in range(4):
-        path.overload.on_loss(INTERVAL_SEGMENTS * SEGMENT // 2, True, False, ROUND_TRIP_US)
+        path.overload.on_loss(INTERVAL_SEGMENTS * SEGMENT // 2)
         path.overload.on_spurious(INTERVAL_SEGMENTS * SEGMENT // 2)
         path.interval(RATE)
     assert not path.overload.rate_limit
@@ -232,7 +227,7 @@ def test_a_pause_is_no_slowness() -> None:
     path = Path(capacity=RATE)
     path.interval(2 * RATE)
     for _ in range(10):
-        path.overload.on_loss(INTERVAL_SEGMENTS * SEGMENT // 2, True, False, ROUND_TRIP_US)
+        path.overload.on_loss(INTERVAL_SEGMENTS * SEGMENT // 2)
         path.overload.on_timeout()
     assert not path.overload.rate_limit
 
@@ -241,30 +236,41 @@ def test_a_pause_is_no_slowness() -> None:
 
 
 def test_the_loss_of_neighbours_shortens_bursts_once_for_each_window() -> None:
-    overload = Overload()
-    base_us = BURSTS * LONGEST_BURST_US
-    overload.on_loss(SEGMENT, True, False, base_us)
-    assert overload.burst_us == LONGEST_BURST_US, "scattered losses say nothing of bursts"
-    overload.on_loss(SEGMENT, False, True, base_us)
-    overload.on_loss(SEGMENT, False, True, base_us)
-    assert overload.burst_us == LONGEST_BURST_US // 2
+    bursts = Bursts()
+    base_us = BURSTS_IN_ROUND_TRIP * BURST_US
+    bursts.on_loss(True, False, base_us)
+    assert bursts.burst_us == BURST_US, "scattered losses say nothing of bursts"
+    bursts.on_loss(False, True, base_us)
+    bursts.on_loss(False, True, base_us)
+    assert bursts.burst_us == BURST_US // 2
     for _ in range(20):
-        overload.on_loss(SEGMENT, True, True, base_us)
-    assert overload.burst_us == SHORTEST_BURST_US
+        bursts.on_loss(True, True, base_us)
+    assert bursts.burst_us == SHORTEST_BURST_US
 
 
 def test_where_few_bursts_fit_a_round_trip_the_window_is_the_matter() -> None:
+    bursts = Bursts()
+    bursts.on_loss(True, True, BURSTS_IN_ROUND_TRIP * BURST_US - 1)
+    assert bursts.burst_us == BURST_US
+
+
+def test_bursts_are_long_again_after_calm_intervals() -> None:
+    bursts = Bursts()
+    bursts.on_loss(True, True, BURSTS_IN_ROUND_TRIP * BURST_US)
+    for _ in range(CALM_INTERVALS):
+        bursts.on_interval()
+    assert bursts.burst_us == BURST_US // 2
+    bursts.on_interval()
+    assert bursts.burst_us == BURST_US
+
+
+def test_an_interval_ends_after_enough_segments() -> None:
+    """The flow's bursts are told then."""
     overload = Overload()
-    overload.on_loss(SEGMENT, True, True, BURSTS * LONGEST_BURST_US - 1)
-    assert overload.burst_us == LONGEST_BURST_US
-
-
-def test_bursts_are_long_again_after_a_while() -> None:
-    path = Path()
-    path.overload.on_loss(SEGMENT, True, True, BURSTS * LONGEST_BURST_US)
-    for _ in range(20):
-        path.interval(RATE)
-    assert path.overload.burst_us == LONGEST_BURST_US
+    full_bytes = INTERVAL_SEGMENTS * SEGMENT
+    assert not overload.on_ack(NOW_US, full_bytes - 1, ROUND_TRIP_US, SEGMENT)
+    assert overload.on_ack(NOW_US, 1, ROUND_TRIP_US, SEGMENT)
+    assert not overload.on_ack(NOW_US + 1, full_bytes, ROUND_TRIP_US, SEGMENT), "shorter than two round trips"
 
 
 # -- whole transfers --

@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.capacity", "core.delay", "core.mtu", "core.overload", "core.pacing", "core.rate", "core.tombstones"),
     (),
     (),
+    ("core.bursts", "core.rtt"),
     ("core.congestion",),
     ("core.ledbat", "core.ledbatpp", "core.shallow"),
     ("core.controllers",),

@@ -1,12 +1,12 @@
-"""Bounds on bursts and on the rate, for paths that drop what comes too fast whatever the window is.
+"""A limit of the rate, for paths that drop what comes too fast whatever the window is.
 
-A window bounds what is in flight, and that is too coarse in two places.  A policer, or a queue of a packet or two on a
-path with next to no round trip, drops most of what comes although the window is at its least.  A queue that is shorter
-than a burst drops the end of each burst although the path is idle between two of them.  No delay announces either.
+A window bounds what is in flight, and that is too coarse for some paths.  A policer, or a queue of a packet or two on
+a path with next to no round trip, drops most of what comes although the window is at its least, and no delay announces
+it.
 
-``Steering`` reports what was acknowledged and what was lost, and applies ``rate_limit`` and ``burst_us``.  A path's own
-losses are judged as its own delay is: the smallest share of the last intervals is the path's, and a share that does not
-fall when the rate does is, too.
+``Steering`` reports what was acknowledged and what was lost, and applies ``rate_limit``.  A path's own losses are
+judged as its own delay is: the smallest share of the last intervals is the path's, and a share that does not fall when
+the rate does is, too.
 """
 
 from __future__ import annotations
@@ -30,11 +30,6 @@ CLEAN_INTERVALS = 4  # ...doubled with each after this number without a loss, ab
 LARGEST_RISE = 0.25
 UNUSED = 4  # times what arrives: a limit that is so far off limits nothing
 
-LONGEST_BURST_US = 1_000
-SHORTEST_BURST_US = 125
-BURSTS = 2  # of them fit a round trip; where fewer do, the window is the matter
-BURST_INTERVALS = 8  # without such a loss; then bursts are twice as long again
-
 # Longer gaps between two acknowledgements are silence and no part of the rate.
 GAP_ROUND_TRIPS = 4
 GAP_US = 50_000
@@ -50,20 +45,16 @@ class Overload:
         "_base_shares",
         "_began_rate",
         "_began_share",
-        "_burst_lost",
-        "_calm_intervals",
         "_clean_intervals",
         "_excessive",
         "_fell_from",
         "_lost_bytes",
         "_resting_intervals",
-        "burst_us",
         "rate_limit",
     )
 
     def __init__(self) -> None:
         self.rate_limit = 0.0  # bytes per second; 0 is without limit
-        self.burst_us = LONGEST_BURST_US  # how much of the rate may leave at once
         self._acked_bytes = 0
         self._lost_bytes = 0
         self._active_us = 0  # length of this interval without silence
@@ -75,35 +66,29 @@ class Overload:
         self._clean_intervals = 0
         self._fell_from = 0.0  # the limit that was too high
         self._excessive = False  # the last interval lost too much
-        self._burst_lost = False  # in the window that lost something last
-        self._calm_intervals = 0
 
     @property
     def base_share(self) -> float:
         """The share of packets that the path itself loses."""
         return min(self._base_shares, default=0.0)
 
-    def on_ack(self, now_us: int, acked_bytes: int, smoothed_us: int, segment_bytes: int) -> None:
-        """``acked_bytes`` more arrived."""
+    def on_ack(self, now_us: int, acked_bytes: int, smoothed_us: int, segment_bytes: int) -> bool:
+        """``acked_bytes`` more arrived; returns whether that ended an interval."""
         self._active_us += min(now_us - self._acked_us, GAP_ROUND_TRIPS * smoothed_us + GAP_US)
         self._acked_us = now_us
         self._acked_bytes += acked_bytes
         if self._active_us < INTERVAL_ROUND_TRIPS * smoothed_us:
-            return
+            return False
         clean = self.rate_limit and not self._lost_bytes
         segments = CLEAN_SEGMENTS if clean else INTERVAL_SEGMENTS
-        if self._acked_bytes + self._lost_bytes >= segments * segment_bytes:
-            self._end_interval()
+        if self._acked_bytes + self._lost_bytes < segments * segment_bytes:
+            return False
+        self._end_interval()
+        return True
 
-    def on_loss(self, lost_bytes: int, new_window: bool, burst: bool, base_us: int) -> None:
-        """``lost_bytes`` were lost, the first of a window or more of it; ``burst`` tells that neighbours were."""
+    def on_loss(self, lost_bytes: int) -> None:
+        """``lost_bytes`` more were lost."""
         self._lost_bytes += lost_bytes
-        if new_window:
-            self._burst_lost = False
-        if burst and not self._burst_lost and base_us >= BURSTS * self.burst_us:
-            self._burst_lost = True
-            self._calm_intervals = 0
-            self.burst_us = max(self.burst_us // 2, SHORTEST_BURST_US)
 
     def on_spurious(self, late_bytes: int) -> None:
         """So much of what was lost arrived after all."""
@@ -124,11 +109,6 @@ class Overload:
             self._adjust(share, rate)
         else:
             self._judge(share, rate)
-        if self._calm_intervals < BURST_INTERVALS:
-            self._calm_intervals += 1
-        else:
-            self._calm_intervals = 0
-            self.burst_us = min(2 * self.burst_us, LONGEST_BURST_US)
         self._begin_interval()
 
     def _judge(self, share: float, rate: float) -> None:

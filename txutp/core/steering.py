@@ -6,6 +6,7 @@ delays for the controller; ``paced_bytes`` says how much of what the window allo
 
 from __future__ import annotations
 
+from txutp.core.bursts import Bursts
 from txutp.core.congestion import Acknowledgement, Controller
 from txutp.core.delay import PathDelay
 from txutp.core.overload import Overload
@@ -19,7 +20,7 @@ from txutp.core.units import SECOND_US
 class Steering:
     """The controller of one flow, and what it is told."""
 
-    __slots__ = ("_pacer", "controller", "delay", "delivery", "overload", "queue_delay_us")
+    __slots__ = ("_pacer", "bursts", "controller", "delay", "delivery", "overload", "queue_delay_us")
 
     def __init__(self, settings: Settings, segment_bytes: int) -> None:
         self.controller: Controller = settings.congestion(
@@ -28,6 +29,7 @@ class Steering:
         self.delay = PathDelay()
         self.delivery = DeliveryRate()
         self.overload = Overload()
+        self.bursts = Bursts()
         self.queue_delay_us = 0  # the last sample, by both signals
         self._pacer = Pacer() if self.controller.pacing_gain else None
 
@@ -73,7 +75,8 @@ class Steering:
             one_way_us = self.delay.on_difference(difference_us, full_size_us, now_us)
             self.queue_delay_us = both_ways_us if one_way_us is None else min(one_way_us, both_ways_us)
         controller = self.controller
-        self.overload.on_ack(now_us, acked_bytes, round_trip.smoothed_us, controller.segment_bytes)
+        if self.overload.on_ack(now_us, acked_bytes, round_trip.smoothed_us, controller.segment_bytes):
+            self.bursts.on_interval()
         rate = self.delivery.on_ack(now_us, acked_bytes, sent_us, round_trip.smoothed_us, controller.segment_bytes)
         controller.on_ack(
             Acknowledgement(now_us, acked_bytes, sent_us, one_way_us, both_ways_us, round_trip, window_limited, rate)
@@ -81,7 +84,8 @@ class Steering:
 
     def on_loss(self, now_us: int, lost_bytes: int, new_window: bool, burst: bool, base_us: int) -> None:
         """Something was lost, see ``Controller.on_loss``; ``burst`` tells that neighbouring segments were."""
-        self.overload.on_loss(lost_bytes, new_window, burst, base_us)
+        self.overload.on_loss(lost_bytes)
+        self.bursts.on_loss(new_window, burst, base_us)
         self.controller.on_loss(now_us, lost_bytes, new_window)
 
     def on_timeout(self, now_us: int) -> None:
@@ -103,7 +107,7 @@ class Steering:
         if not bytes_per_second:
             return wanted_bytes
         allowed_bytes = pacer.allowance_bytes(
-            now_us, bytes_per_second, segment_bytes, wanted_bytes, round_trip.smoothed_us, overload.burst_us
+            now_us, bytes_per_second, segment_bytes, wanted_bytes, round_trip.smoothed_us, self.bursts.burst_us
         )
         if allowed_bytes >= wanted_bytes:
             return wanted_bytes
