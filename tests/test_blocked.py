@@ -46,7 +46,7 @@ class Blocked:
 
         self.utp._on_timer = counted
         if self.utp._timer is not None:
-            self.utp._timer.func = counted
+            self.utp._timer.function = counted
 
     def end(self) -> None:
         self.port.refusing = False

@@ -335,7 +335,9 @@ def test_after_a_timeout_one_packet_leaves_and_nothing_that_arrived() -> None:
     assert scene.run(3, until=lambda: scene.server.connection.sending.total_timeouts == 1)
     scene.run(0.0001)
     resent = scene.peer.take()
-    assert [packet.seq_nr for packet in resent] == [una]
+    # The second one asks whether the peer takes segments in parts: the path may swallow large packets.
+    assert [packet.type for packet in resent] == [ST_DATA, ST_STATE]
+    assert resent[0].seq_nr == una
     assert scene.server.connection.sending.controller.window_bytes == SEGMENT
 
     arrived = {una + 2 & 0xFFFF, una + 3 & 0xFFFF}
@@ -471,7 +473,7 @@ def test_a_peer_that_takes_its_selective_acks_back_gets_everything() -> None:
     got = set()
     for _ in range(20):
         scene.run(0.2)
-        got |= {packet.seq_nr for packet in scene.peer.take()}
+        got |= {packet.seq_nr for packet in scene.peer.take() if packet.type == ST_DATA}
         while scene.peer.ack + 1 & 0xFFFF in got:
             scene.peer.ack += 1
         scene.peer.state()
