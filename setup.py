@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 
 # Twisted starts processes on Windows with pywin32, and the command's demonstration has two.
-CLI = ["click>=8.1", "rich>=13", 'pywin32>=226; platform_system == "Windows"']
+CLI = ["click>=8.1", "dpkt>=1.9.8", "rich>=13", 'pywin32>=226; platform_system == "Windows"']
 # What else there is to compare with is left out where it is not installed.
 BENCHMARKS = [*CLI, "aioquic>=1.2", "matplotlib>=3.7"]
 EXAMPLES = ["bencode2>=0.3", "Twisted[conch,tls]>=24.7"]
@@ -27,6 +27,8 @@ TEST = [
     "PyHamcrest>=2",
     "pre-commit>=3.5",
     "pyright>=1.1.390",
+    # A terminal in memory, to see what a person would.
+    "pyte>=0.8.2",
     "pytest>=8",
     "pytest-twisted>=1.14",
     "ruff>=0.6",
@@ -58,7 +60,14 @@ setup(
     python_requires=">=3.10",
     # "twisted.plugins" is named by hand because find_packages() skips a directory without an
     # __init__.py, and it must never get one: that would overwrite a file of Twisted itself.
-    packages=["txutp", "txutp.core", "txutp.rebinding", "twisted.plugins"],
+    packages=[
+        "txutp",
+        "txutp.cli",
+        "txutp.cli.measurement",
+        "txutp.core",
+        "txutp.rebinding",
+        "twisted.plugins",
+    ],
     # The explicit root makes `pip install -e .` put this directory on sys.path, the only place
     # where Twisted looks for plugins.
     package_dir={"": "."},

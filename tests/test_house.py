@@ -63,8 +63,34 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("racing", "rebinding"),
     # The public names, which the command asks for its version.
     ("",),
-    ("demo", "rebinding.options", "testing"),
-    ("cli", "rebinding.inheriting"),
+    ("rebinding.options", "testing"),
+    ("rebinding.inheriting",),
+    # The command.
+    (
+        "cli.captures",
+        "cli.exchange",
+        "cli.following",
+        "cli.options",
+        "cli.output",
+        "cli.measurement",
+        "cli.measurement.clock",
+        "cli.measurement.plot",
+        "cli.measurement.wire",
+    ),
+    (
+        "cli.relay",
+        "cli.streams",
+        "cli.measurement.asked",
+        "cli.measurement.ping",
+        "cli.measurement.results",
+        "cli.measurement.streams",
+    ),
+    ("cli.measurement.ends", "cli.measurement.report"),
+    ("cli.measurement.client", "cli.measurement.live", "cli.measurement.server"),
+    ("cli.measurement.compare",),
+    ("cli.measurement.views",),
+    ("cli.cat", "cli.demo", "cli.dump", "cli.forward", "cli.perf"),
+    ("cli",),
     ("__main__", "rebinding.__main__", "rebinding.startup.sitecustomize"),
 )
 

@@ -10,42 +10,15 @@ import signal
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 
 import txutp
-from txutp.cli import TransferredColumn
-from txutp.demo import CHUNK_BYTES, Report, Source, direction
+from tests.cli.support import ROOT, TIMEOUT_SECONDS, command, environment, run
+from txutp.cli.demo import TransferredColumn
+from txutp.cli.exchange import CHUNK_BYTES, Report, Source, direction
 
-ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1_000_000
-TIMEOUT_SECONDS = 60
-
-
-def command(*arguments: str) -> list[str]:
-    """How this Python runs it."""
-    return [sys.executable, "-m", "txutp", *arguments]
-
-
-def environment() -> dict[str, str]:
-    """The checkout, where endpoint strings find the plugin too; and nothing that colours what is printed."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    changed = {"PYTHONPATH": os.pathsep.join(paths)}
-    return {name: os.environ[name] for name in os.environ if name != "FORCE_COLOR"} | changed
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end, with pipes in the place of a terminal."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
 
 
 def test_version() -> None:
@@ -138,14 +111,16 @@ def test_interrupt_on_a_terminal() -> None:
 PRETENDED = """
 import sys, types
 from twisted.internet.task import deferLater
+import sys
 import txutp.cli
+demo = sys.modules["txutp.cli.demo"]
 
 async def demonstrate(reactor, total_bytes, begun):
     begun(types.SimpleNamespace(stats=types.SimpleNamespace(bytes_acked=0), received=types.SimpleNamespace(bytes=0)))
     await deferLater(reactor, 0.3)
-    raise txutp.cli.{problem}("so it is.")
+    raise demo.{problem}("so it is.")
 
-txutp.cli.demonstrate = demonstrate
+demo.demonstrate = demonstrate
 txutp.cli.main(["demo"])
 """
 

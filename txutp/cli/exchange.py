@@ -1,6 +1,6 @@
 """What ``txutp demo`` does: two processes fill one uTP connection in both directions at once, and compare notes.
 
-``cli.py`` calls it.  ``demonstrate`` runs here, ``serve`` in a child process.  Both sides speak an ordinary Twisted
+``demo.py`` calls it.  ``demonstrate`` runs here, ``serve`` in a child process.  Both sides speak an ordinary Twisted
 Protocol, ``Exchange``; they meet through endpoint strings; the child says on its standard output, in lines of JSON,
 where it listens and at the end what it sent and received.  The child ends when its standard input does, so it never
 outlives us.

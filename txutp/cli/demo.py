@@ -1,53 +1,42 @@
-"""The ``txutp`` command: options in, tables and exit codes out.  What a command does is told elsewhere: ``demo.py``.
-
-Results go to standard output.  Standard error gets errors, and progress if it is a terminal.
-"""
+"""``txutp demo``: options in, tables and exit codes out.  ``exchange.py`` has what it does."""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
-from typing import Any, NoReturn
+from typing import Any
 
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import LoopingCall, react
+from twisted.internet.task import LoopingCall
 
 from txutp import __version__
-from txutp.demo import Direction, Exchange, Lost, Outcome, TimedOut, demonstrate, serve
-
-try:
-    import click
-    from rich.console import Console
-    from rich.filesize import decimal
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TransferSpeedColumn
-    from rich.table import Table
-    from rich.text import Text
-except ModuleNotFoundError as missing:
-    sys.exit(f'The txutp command needs {missing.name}. Please run: pip install "txutp[cli]"')
-
-# 1 and 2 are what Python and click give for other problems.
-EXIT_DIFFERENT = 3
-EXIT_LOST = 4
-EXIT_TIMED_OUT = 5
-EXIT_INTERRUPTED = 128 + signal.SIGINT
+from txutp.cli.exchange import Direction, Exchange, Lost, Outcome, TimedOut, demonstrate, serve
+from txutp.cli.output import (
+    EXIT_DIFFERENT,
+    EXIT_INTERRUPTED,
+    EXIT_LOST,
+    EXIT_TIMED_OUT,
+    give_up,
+    on_interrupt,
+    run_command,
+)
 
 PROGRESS_SECONDS = 0.1
 BAR_COLUMNS = 28  # of 80 this leaves room for the ^C that a terminal shows; where it wraps, a bar stays behind
 SHOWN_HASH_DIGITS = 16
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="txutp")
-def main() -> None:
-    """uTP (BEP 29) for Twisted: a stream over UDP that yields to other traffic."""
-
-
-@main.command(
+@click.command(
     short_help="Exchange random bytes with a process on this machine.",
     epilog=f"Exit codes: 0 everything arrived as it was sent; {EXIT_DIFFERENT} something else arrived;"
     f" {EXIT_LOST} the connection was reset or lost; {EXIT_TIMED_OUT} the other side did not answer;"
@@ -110,10 +99,10 @@ def demo(megabytes: int, as_json: bool, quiet: bool) -> None:
         if not outcome.identical:
             give_up("What arrived is not what was sent.", EXIT_DIFFERENT)
 
-    react(run)
+    run_command(run)
 
 
-@main.command("demo-server", hidden=True)
+@click.command("demo-server", hidden=True)
 @click.option("--bytes", "total_bytes", type=int, required=True)
 def demo_server(total_bytes: int) -> None:
     """The server's part of the demonstration."""
@@ -124,18 +113,7 @@ def demo_server(total_bytes: int) -> None:
         with suppress(CancelledError):
             await serve(reactor, total_bytes)
 
-    react(run)
-
-
-def give_up(problem: str, exit_code: int) -> NoReturn:
-    """Say why, and end with this code."""
-    click.echo(f"txutp: {problem}", err=True)
-    raise SystemExit(exit_code)
-
-
-def on_interrupt(reactor: Any, action: Callable[[], object]) -> None:
-    """Call ``action`` on SIGINT.  The reactor would stop, but leaves alone a handler that is there before it runs."""
-    signal.signal(signal.SIGINT, lambda number, frame: reactor.callFromThread(action))
+    run_command(run)
 
 
 # What people see

@@ -1,0 +1,47 @@
+"""Exit codes, last words and interrupts of the ``txutp`` commands."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+import click
+from twisted.internet.task import react
+
+# 1 and 2 are Python's and click's, for other problems.
+EXIT_DIFFERENT = 3
+EXIT_LOST = 4
+EXIT_TIMED_OUT = 5
+EXIT_UNCONNECTED = 6
+EXIT_UNREADABLE = 7
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+def say(words: str) -> None:
+    """Print a line for people on standard error."""
+    click.echo(f"txutp: {words}", err=True)
+
+
+def give_up(problem: str, exit_code: int) -> NoReturn:
+    """Print the problem on standard error, and end with this exit code."""
+    say(problem)
+    raise SystemExit(exit_code)
+
+
+def on_interrupt(reactor: Any, action: Callable[[], object]) -> None:
+    """Call ``action`` on SIGINT.  The reactor would stop, but it keeps a handler that was set before it runs."""
+    signal.signal(signal.SIGINT, lambda number, frame: reactor.callFromThread(action))
+
+
+def run_command(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine on the reactor to its end; wrong usage that it finds is told as any other."""
+
+    async def guarded(reactor: Any) -> None:
+        try:
+            await main(reactor)
+        except click.UsageError as problem:
+            problem.show()
+            raise SystemExit(problem.exit_code) from None
+
+    react(guarded)
