@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.support import check_counts
+from txutp.core.memory import ReceiveMemory
 from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, REFUSED, ReceiveBuffer
 from txutp.core.sending import SendBuffer
+from txutp.core.stats import PortCounters
 
 SETTINGS = settings(max_examples=200, stateful_step_count=40, deadline=None, derandomize=True)
 SEGMENT_BYTES = 10
@@ -24,7 +26,7 @@ class Receiving(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.buffer = ReceiveBuffer(60)
+        self.buffer = ReceiveBuffer(60, ReceiveMemory(1 << 40, PortCounters()))
         self.accepted: set[int] = set()
         self.taken = b""
 
