@@ -14,8 +14,9 @@ CLI = ["click>=8.1", "dpkt>=1.9.8", "rich>=13", 'pywin32>=226; platform_system =
 # What else there is to compare with is left out where it is not installed.
 BENCHMARKS = [*CLI, "aioquic>=1.2", "matplotlib>=3.7"]
 EXAMPLES = ["bencode2>=0.3", "Twisted[conch,tls]>=24.7"]
-# Other reactors than Twisted's own, where there are wheels of what they run on; the tests skip those that are missing.
 ON_LINUX = 'sys_platform == "linux" and platform_machine == "x86_64" and implementation_name == "cpython"'
+# What has wheels for Linux; the tests skip what is missing.
+FUZZ = [f"atheris>=2.3; {ON_LINUX}"]
 REACTORS = [f"{name}; {ON_LINUX}" for name in ("PyQt5>=5.15", "qt-reactor>=0.6", "rloop>=0.1", "uvloop>=0.19")]
 TEST = [
     "build>=1",
@@ -78,7 +79,8 @@ setup(
         "benchmarks": BENCHMARKS,
         "cli": CLI,
         "examples": EXAMPLES,
-        "test": sorted({*TEST, *REACTORS, *BENCHMARKS, *EXAMPLES}, key=str.lower),
+        "fuzz": FUZZ,
+        "test": sorted({*TEST, *REACTORS, *FUZZ, *BENCHMARKS, *EXAMPLES}, key=str.lower),
     },
     entry_points={"console_scripts": ["txutp = txutp.cli:main"]},
     zip_safe=False,
