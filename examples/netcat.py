@@ -74,4 +74,6 @@ async def main(reactor: Any, where: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or ":" not in sys.argv[1]:
+        sys.exit(__doc__)
     react(main, sys.argv[1:])
