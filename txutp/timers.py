@@ -137,7 +137,9 @@ class AlarmThread:
     """
 
     def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+        # Twisted's reactor on asyncio makes a delayed call of it, which trial takes for one that a test left behind.
+        loop = getattr(reactor, "_asyncioEventloop", None)
+        self._wake: Callable[..., object] = reactor.callFromThread if loop is None else loop.call_soon_threadsafe
         self._process = 0  # whose thread it is: a fork of it has none, and maybe a lock that nobody opens
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -181,7 +183,7 @@ class AlarmThread:
                             wait_seconds = IDLE_SECONDS
                 if function is not None:
                     try:
-                        self._reactor.callFromThread(function)
+                        self._wake(function)
                     except Exception:
                         return  # the reactor is gone
                 woken.settimeout(wait_seconds)
