@@ -168,7 +168,6 @@ class Test:
         self._began: float | None = None
         self._ticks = 0
         self._calls: list[Any] = []
-        self._overtime = False
         self._halted = False
         self._said_last = False
         self._progress = -1
@@ -202,7 +201,7 @@ class Test:
         if parameters.total_bytes is None:
             seconds = parameters.omit_seconds + parameters.seconds
             self._call_at(seconds, self._end_streams)
-            self._call_at(seconds + DRAIN_SECONDS, self._end_overtime)
+            self._call_at(seconds + DRAIN_SECONDS, self._say_last)  # what is still under way counts no more
         else:
             self._call_at(STALL_SECONDS, self._look_for_progress)
         for stream in list(self.streams.values()):
@@ -226,7 +225,6 @@ class Test:
 
     def drop(self) -> None:
         """End all streams and timers at once."""
-        self._overtime = True
         self._cancel_calls()
         for stream in self.streams.values():
             stream.drop()
@@ -235,7 +233,7 @@ class Test:
         """Send no more and hear no more; the results get this moment as their last one."""
         if self._began is not None and not self._said_last:
             self.results.add(self._end, self._sample(False))
-        self._halted = self._overtime = self._said_last = True
+        self._halted = self._said_last = True
         self._cancel_calls()
         self._end_streams()
 
@@ -275,12 +273,6 @@ class Test:
         for stream in self.streams.values():
             stream.end()
 
-    def _end_overtime(self) -> None:
-        """What is still under way counts no more."""
-        self._overtime = True
-        for stream in list(self.streams.values()):
-            stream.drop()
-
     def _look_for_progress(self) -> None:
         progress = sum(stream.written_bytes + stream.received_bytes for stream in self.streams.values())
         if progress == self._progress and not self._said_last:
@@ -296,15 +288,19 @@ class Test:
         if self._began is None or self._said_last or self.finished.called:
             return
         for stream in self.streams.values():
-            if stream.failure is not None and not self._overtime:
+            if stream.failure is not None:
                 self.fail(Broken(f"A stream broke: {stream.failure.value}"))
                 return
         if all(stream.done for stream in self.streams.values()):
-            self._said_last = True
-            self._cancel_calls()
-            self._say(self._sample(True))
-            self._call_at(self._elapsed + LAST_WORD_SECONDS, self._silent)
-            self._look_for_end()
+            self._say_last()
+
+    def _say_last(self) -> None:
+        """This end is done.  Its streams stay until the other end is, too: it would take a reset for a fault."""
+        self._said_last = True
+        self._cancel_calls()
+        self._say(self._sample(True))
+        self._call_at(self._elapsed + LAST_WORD_SECONDS, self._silent)
+        self._look_for_end()
 
     def _silent(self) -> None:
         self.fail(Unanswered("The other end does not say what it received."))
