@@ -15,7 +15,6 @@ a race has shown, so that the next one begins with the transport that works.
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -45,9 +44,12 @@ from txutp.endpoints import UTPClientEndpoint, UTPClientParser, UTPServerEndpoin
 from txutp.environment import environment_of
 from txutp.port import listenUTP
 from txutp.sharing import is_ipv6
+from txutp.strings import TIMES_US, amount_of
 
 # Head starts that a peer gets which has answered uTP before: a slow path is no reason to open a TCP connection.
 HEAD_STARTS_OF_A_KNOWN_PEER = 4
+
+HEAD_START_UNITS_US = {name: TIMES_US[name] for name in ("ms", "s")}
 
 # How long a race is remembered.
 MEMORY_SECONDS = 600
@@ -419,9 +421,8 @@ class UTPAndTCPServerParser:
 
 
 def _parse_head_start(text: str) -> float:
-    """Seconds in ``250ms`` or ``0.25s``."""
-    number = text.rstrip("ms")
-    units = {"ms": 1_000, "s": 1}
-    with suppress(KeyError, ValueError):
-        return float(number) / units[text[len(number) :]]
-    raise ValueError(f"headStart is a time with a unit, like 250ms or 0.25s, not {text!r}")
+    """Returns the seconds in ``250ms`` or ``0.25s``."""
+    try:
+        return amount_of(text, HEAD_START_UNITS_US, "")[0] / SECOND_US
+    except (ValueError, OverflowError) as problem:
+        raise ValueError(f"headStart is a time with a unit, like 250ms or 0.25s, not {text!r}") from problem

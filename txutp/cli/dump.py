@@ -16,6 +16,7 @@ from txutp.cli.captures import Capture, CapturedDatagram, UnreadableCapture
 from txutp.cli.following import Direction, Followed, Follower, Seen, packets_in
 from txutp.cli.output import EXIT_UNREADABLE, give_up
 from txutp.core.packet import NAMES, VERSION, Packet
+from txutp.endpoints import host_and_port
 
 
 @click.command(
@@ -81,7 +82,7 @@ def _packet_line(datagram: CapturedDatagram, start_us: int, seen: Seen) -> str:
     packet = seen.packet
     sack = "" if packet.selective_ack is None else f" sack={_acked_behind(packet)}"
     length = f" len={seen.payload_bytes}" if seen.payload_bytes else ""
-    arrow = f"{_place(datagram.source)} > {_place(datagram.destination)}"
+    arrow = f"{host_and_port(*datagram.source)} > {host_and_port(*datagram.destination)}"
     return (
         f"{(datagram.time_us - start_us) / 1e6:10.6f} #{seen.connection.number} {arrow} {NAMES[packet.type]}"
         f" id={packet.connection_id} seq={packet.seq_nr} ack={packet.ack_nr} wnd={packet.wnd_size}"
@@ -145,7 +146,7 @@ def _percentiles_ms(values_us: list[int]) -> dict[str, float] | None:
 
 def _direction_dictionary(direction: Direction) -> dict[str, Any]:
     return {
-        "source": _place(direction.source),
+        "source": host_and_port(*direction.source),
         "connection_id": direction.connection_id,
         "packets": direction.packets,
         "data_packets": direction.data_packets,
@@ -187,7 +188,7 @@ def _print_summary(path: Path, shown: Iterable[Followed]) -> None:
             handshake += f", answered after {followed.handshake_us / 1e3:.3f} ms"
         seconds = (followed.last_us - followed.begun_us) / 1e6
         table = Table(
-            title=f"#{followed.number} {_place(initiator.source)} > {_place(acceptor.source)}",
+            title=f"#{followed.number} {host_and_port(*initiator.source)} > {host_and_port(*acceptor.source)}",
             caption=f"{handshake}; {seconds:.3f} s; end: {followed.end}",
             title_justify="left",
             caption_justify="left",
@@ -223,8 +224,3 @@ ROWS: dict[str, Any] = {
     "queue delay, ms (p50 / p95 / max)": lambda direction: _milliseconds(direction.queue_delays_us),
     "queue delays": _bars,
 }
-
-
-def _place(side: tuple[str, int]) -> str:
-    host, port = side
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

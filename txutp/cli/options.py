@@ -8,7 +8,12 @@ from typing import Any
 import click
 from twisted.internet.endpoints import clientFromString, quoteStringArgument, serverFromString
 
-UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+from txutp.core.units import SECOND_US
+from txutp.endpoints import host_and_port
+from txutp.strings import TIMES_US, amount_of
+
+# Times are written as in endpoint strings, and as iperf3 and sleep have them.
+UNITS_US = TIMES_US | {"m": TIMES_US["min"]}
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -19,10 +24,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(us|ms|s|min|m|h|)", str(value))
-        if match is None:
+        try:
+            return amount_of(str(value), UNITS_US, "s")[0] / SECOND_US
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is no time; write it like 250ms, 5s or 2min", param, ctx)
-        return float(match[1]) * UNITS[match[2]]
 
 
 DURATION = Duration()
@@ -59,6 +64,4 @@ def utp_string(*parts: str, **options: str | None) -> str:
 def named(address: Any) -> str:
     """Returns an address for people: a host and a port, or what else it is."""
     host = getattr(address, "host", None)
-    if host is None:
-        return str(address)
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+    return str(address) if host is None else host_and_port(host, address.port)
