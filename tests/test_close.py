@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.support import PORT, SERVER, Accepting, HalfStream, Pair, ScriptedClient, ScriptedServer, Stream
 from tests.test_transfer import pattern
 from txutp import Settings, UTPClientEndpoint
-from txutp.core.packet import ST_DATA, ST_FIN, ST_RESET, ST_STATE
+from txutp.core.packet import ST_DATA, ST_FIN, ST_RESET, ST_STATE, Packet
 from txutp.testing import Datagram, Link
 
 
@@ -248,8 +248,8 @@ def test_late_packets_meet_a_tombstone() -> None:
     assert len(scene.accepting.made) == 1
 
 
-def test_a_late_fin_with_payload_is_not_acknowledged() -> None:
-    """Nobody is left who could read the payload, and an ack would say that it was received."""
+def left_behind() -> tuple[ScriptedClient, Packet]:
+    """Returns a client that has not ended its stream, after the server's application has gone; and the server's FIN."""
     scene = ScriptedClient()
     scene.server.transport.loseConnection()
     scene.run(0.001)
@@ -258,6 +258,12 @@ def test_a_late_fin_with_payload_is_not_acknowledged() -> None:
     scene.run(5)
     assert scene.server.lost_type is error.ConnectionDone
     scene.peer.take()
+    return scene, fin
+
+
+def test_a_late_fin_with_payload_is_not_acknowledged() -> None:
+    """Nobody is left who could read the payload, and an ack would say that it was received."""
+    scene, fin = left_behind()
     scene.peer.fin(data=b"the end", ack_nr=fin.seq_nr)
     scene.run(0.001)
     assert [packet.type for packet in scene.peer.take()] == [ST_RESET]
@@ -268,14 +274,7 @@ def test_a_late_fin_with_payload_is_not_acknowledged() -> None:
 
 def test_a_late_fin_is_not_acknowledged_where_data_before_it_is_missing() -> None:
     """An ack of the FIN would say that the data arrived, and nobody is left who could take it when it comes again."""
-    scene = ScriptedClient()
-    scene.server.transport.loseConnection()
-    scene.run(0.001)
-    (fin,) = scene.peer.take()
-    scene.peer.state(ack_nr=fin.seq_nr)
-    scene.run(5)
-    assert scene.server.lost_type is error.ConnectionDone
-    scene.peer.take()
+    scene, fin = left_behind()
 
     scene.peer.sequence += 1  # of DATA that was lost
     scene.peer.fin(ack_nr=fin.seq_nr)

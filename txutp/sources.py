@@ -1,6 +1,6 @@
 """Which of our addresses a datagram came to, and leaves from: control messages of a UDP socket that has them all.
 
-A host with several addresses has to answer from the one that was asked, or the peer knows nothing of whoever answers
+A host with several addresses has to answer from the one that was asked, or the peer takes the answer for a stranger's
 (RFC 1122 4.1.3.5).  The kernel tells it beside each datagram, and takes it beside each that is sent (IP_PKTINFO in
 ip(7), RFC 3542 for IPv6).  ``udp.py`` and ``offload.py`` ask here; they write the local address as text (see
 ``core/address.py``).
@@ -14,6 +14,8 @@ import socket
 import struct
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from txutp.core.address import remote_of
@@ -29,10 +31,10 @@ UNKNOWN4, UNKNOWN6 = bytes(4), bytes(16)
 # What IPv6 writes before an IPv4 address (RFC 4291 2.5.5.2).
 MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
-# Texts and messages of so many local addresses are kept; whole networks may be local (AnyIP).
+# Local addresses whose texts and messages are kept; whole networks may be local (AnyIP).
 MAXIMUM_KEPT = 256
 
-# Of so many senders of datagrams that are not uTP we know to which address they came last.
+# Senders of datagrams that are not uTP of which we know to which address they sent last.
 MAXIMUM_REMEMBERED = 4_096
 
 
@@ -79,28 +81,12 @@ class Sources:
         self._option = option
         # the level and the type of the message that tells
         self.received: tuple[int, int] | None = None if option is None else (option.level, option.received)
-        self._texts: dict[bytes, str] = {}
-        self._messages: dict[str, ControlMessage] = {}
+        # Both are asked for each read and each send.
+        self.local: Callable[[bytes], str] = lru_cache(MAXIMUM_KEPT)(self._local)
+        self.message: Callable[[str], ControlMessage] = lru_cache(MAXIMUM_KEPT)(self._message)
 
-    def local(self, message: bytes) -> str:
-        """The address of ours that a control message tells; empty if nothing can leave from there."""
-        text = self._texts.get(message)
-        if text is None:
-            if len(self._texts) >= MAXIMUM_KEPT:
-                self._texts.clear()
-            text = self._texts[message] = self._text(message)
-        return text
-
-    def message(self, local: str) -> ControlMessage:
-        """The control message that lets a datagram leave from an address of ours."""
-        message = self._messages.get(local)
-        if message is None:
-            if len(self._messages) >= MAXIMUM_KEPT:
-                self._messages.clear()
-            message = self._messages[local] = self._pack(local)
-        return message
-
-    def _text(self, message: bytes) -> str:
+    def _local(self, message: bytes) -> str:
+        """Returns the address of ours that a control message tells; empty if nothing can leave from there."""
         assert self._option is not None
         if self.is_ipv6:
             if len(message) != PKTINFO6.size:
@@ -120,7 +106,8 @@ class Sources:
             return ""
         return "" if len(packed) != 4 or packed == UNKNOWN4 else socket.inet_ntop(socket.AF_INET, packed)
 
-    def _pack(self, local: str) -> ControlMessage:
+    def _message(self, local: str) -> ControlMessage:
+        """Returns the control message that lets a datagram leave from an address of ours."""
         option = self._option
         assert option is not None
         host, _, scope = local.partition("%")
@@ -140,7 +127,7 @@ class Senders:
         self._pinned: OrderedDict[Address, Address] = OrderedDict()
 
     def note(self, address: Address) -> Address:
-        """Somebody has sent a datagram; returns its address without ours."""
+        """Note where a datagram came from and to; returns the sender's address alone."""
         remote = remote_of(address)
         if remote is not address:
             self._pinned[remote] = address
