@@ -1,8 +1,8 @@
-"""How what leaves a UDP port is marked for the routers on its way (DSCP, RFC 2474).
+"""The mark on the packets of a UDP port, for the routers on their way (DSCP, RFC 2474).
 
-The socket has one mark, which is that of whoever opened it or listens there.  A connection that wants another one, as a
-client that leaves from the port of a server may, gets it datagram by datagram.  A socket that was adopted keeps the
-mark that it has, unless the settings say one.
+The socket has one mark, that of the server or client that opened it.  A connection with another mark, a client on the
+port of a server for instance, sends it with each datagram.  An adopted socket keeps its mark, unless the settings have
+one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ class Marking:
     """The marks of one UDP port."""
 
     def __init__(self) -> None:
-        # Before somebody says what the socket is: it is left alone.
+        # Until ``begin`` the socket is left alone.
         self._usual: Any = None  # of connections whose settings say nothing; None: as the socket has it
         self._of_socket: Any = None  # None: not known
 
     def begin(self, transport: Any, settings: Settings, is_ours: bool) -> None:
-        """A socket was opened; ``is_ours`` if nobody else has set its options."""
+        """A socket was opened; ``is_ours`` unless it was adopted, with options that its owner has set."""
         self._usual = LOWER_EFFORT if is_ours else None
         self._set(transport, settings)
 
     def again(self, transport: Any, settings: Settings) -> None:
-        """Somebody listens there with other settings."""
+        """Take the settings of a server that listens on the port now."""
         self._set(transport, settings)
 
     def _set(self, transport: Any, settings: Settings) -> None:

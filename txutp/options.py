@@ -99,7 +99,7 @@ def ask_for_large_buffers(udp_socket: socket.socket, wanted_bytes: int) -> tuple
 
 
 def ask_for_buffer(udp_socket: socket.socket, option: int, wanted_bytes: int) -> int:
-    """The same for one direction."""
+    """Ask for one buffer; returns its size, 0 if it is not known."""
     try:
         granted_bytes = udp_socket.getsockopt(socket.SOL_SOCKET, option)
         for halvings in range(BUFFER_HALVINGS + 1):

@@ -235,7 +235,8 @@ OPTIONS = (
         "idle",
         ALL,
         "5min",
-        "a connection that hears nothing for so long ends; a number without unit is seconds; `off` by default",
+        "a connection ends when it has received nothing for this time; a number without unit is seconds; "
+        "`off` by default",
         a_duration("s", off=True),
         "idle_timeout_us",
     ),
@@ -297,7 +298,7 @@ def read_server(parts: Sequence[str], options: Mapping[str, str]) -> tuple[dict[
 
 
 def read_client(parts: Sequence[str], options: Mapping[str, str]) -> tuple[dict[str, Any], Settings]:
-    """The same for a client string."""
+    """Returns the arguments and settings of a client string, from its parts without a name and those with one."""
     return read(CLIENT, parts, options)
 
 

@@ -11,7 +11,7 @@ call comes at once.  TCP has its timers in the kernel and notices nothing of thi
   the reactor would make too late get their right times.
 
 The alarm of a real reactor is a thread.  It sleeps until the first pending call is overdue by ``GRACE_US``, so a
-thousand idle connections wake nobody; a busy port wakes it a few times a second.  Reactors whose time is virtual
+thousand idle connections do not wake it; a busy port wakes it a few times a second.  Reactors whose time is virtual
 (``task.Clock`` and what inherits from it) are left alone: their clocks do not step.
 """
 
@@ -105,7 +105,7 @@ class SteadyTimers:
         self._alarm_us = NEVER_US  # when the alarm rings
 
     def call_later(self, seconds: float, function: Callable[..., Any], *arguments: Any) -> Timer:
-        """Call a function after so many seconds of the monotonic clock."""
+        """Call a function after this many seconds of the monotonic clock."""
         due_us = self.now_us() + int(seconds * SECOND_US)
         timer = Timer(self, due_us, seconds, function, arguments)
         self.pending.add(timer)
@@ -140,7 +140,7 @@ class AlarmThread:
         # Twisted's reactor on asyncio makes a delayed call of it, which trial takes for one that a test left behind.
         loop = getattr(reactor, "_asyncioEventloop", None)
         self._wake: Callable[..., object] = reactor.callFromThread if loop is None else loop.call_soon_threadsafe
-        self._process = 0  # whose thread it is: a fork of it has none, and maybe a lock that nobody opens
+        self._process = 0  # that has the thread: a fork of it has none, and maybe a lock that stays locked
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._waker: socket.socket | None = None
@@ -199,7 +199,7 @@ class AlarmThread:
 
 
 class PlainTimers:
-    """The same for a reactor whose clock does not step, or which nothing can wake."""
+    """Calls of a reactor whose clock does not step, or that no other thread can wake."""
 
     def __init__(self, reactor: Any) -> None:
         self.call_later: Callable[..., IDelayedCall] = reactor.callLater

@@ -53,7 +53,7 @@ READER_GONE = Broken("The reader of standard output has gone away.")
 @click.option("-B", "--bind", metavar="ADDRESS", help="Listen on, or leave from, this address of ours.")
 @click.option("-1", "--one-off", is_flag=True, help="Server: end after one test.")
 @click.option("-t", "--time", "seconds", type=DURATION, help="Send for this time, like 30s.  [default: 10s]")
-@click.option("-n", "--bytes", "total_bytes", type=Quantity("size"), help="Send so many bytes instead, like 100M.")
+@click.option("-n", "--bytes", "total_bytes", type=Quantity("size"), help="Send this many bytes instead, like 100M.")
 @click.option("-i", "--interval", type=DURATION, default="1s", show_default=True, help="Time between two lines.")
 @click.option(
     "-P", "--parallel", type=click.IntRange(1, MAXIMUM_STREAMS), default=1, show_default=True, help="Streams at once."

@@ -9,8 +9,8 @@ Everything that Twisted makes of these calls follows: ``tcp:`` and ``ssl:`` stri
 ``wrapClientTLS``, ``Agent``, ``internet.TCPServer``.  Sockets that were opened by others stay what they are:
 ``adoptStreamPort``, and with it ``systemd:`` strings, and UNIX sockets.
 
-Each reactor has one ``Switch`` while somebody has rebound it: it stands in the place of the methods, asks the rules,
-the last one first, and calls the reactor's own method if none of them chooses the call.
+A rebound reactor has one ``Switch``: it stands in the place of the methods, asks the rules, the last one first, and
+calls the reactor's own method if none of them chooses the call.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from txutp.udp import twisted_address
 
 
 def as_tcp(address: Any) -> Any:
-    """The same address with the type "TCP"; None stays None."""
+    """Returns an address with the type "TCP" instead of "UDP"; None stays None."""
     if isinstance(address, IPv6Address):
         return IPv6Address("TCP", address.host, address.port, address.flowInfo, address.scopeID)
     return address if address is None else IPv4Address("TCP", address.host, address.port)

@@ -23,7 +23,7 @@ from txutp.cli.measurement.wire import (
     token_of,
 )
 
-LONGEST_BACKLOG = 16  # messages of a server that nobody has asked for yet
+LONGEST_BACKLOG = 16  # messages of a server that were not taken yet
 
 
 class Client:

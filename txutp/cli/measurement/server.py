@@ -121,7 +121,7 @@ class _Refused:
     """The role of a connection that is being closed."""
 
     def received(self, data: bytes) -> None:
-        """Nobody reads it."""
+        """Drop the data."""
 
     read_ended = write_ended = lambda self: None
 

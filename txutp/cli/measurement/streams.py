@@ -60,7 +60,7 @@ class Pace:
         return due_bytes
 
     def wrote(self, size_bytes: int) -> None:
-        """So many bytes were written."""
+        """Count bytes that were written."""
         self._written_bytes += size_bytes
 
 

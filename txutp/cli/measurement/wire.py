@@ -313,7 +313,7 @@ class Sample:
 
     @classmethod
     def from_message(cls, message: dict[str, Any], streams: int) -> Sample:
-        """Returns what such a message says of a test with so many streams."""
+        """Returns the sample in a message, of a test with this number of streams."""
         values = _checked("a sample", SAMPLE, message.get("sample"))
         rows = values["streams"]
         if len(rows) != streams or any(len(row) != len(STREAM_SAMPLE) for row in rows):
