@@ -228,8 +228,8 @@ class BatchPort(BatchSender, udp.Port):
             return
         # Poll and epoll take an ICMP error for a hang-up.  The reader was removed; it comes back.
         if reason is not None and reason.check(error.ConnectionDone) and not self.disconnecting:
-            self._read_errors()
             self._read_later(0)
+            self._read_errors()
             return
         self._leaving = True
         self.protocol.farewell()
@@ -339,11 +339,12 @@ class BatchPort(BatchSender, udp.Port):
         return bool(flags & CUT_DATAGRAM)
 
     def _hear_error(self) -> None:
-        """Take what is in the error queue, and see that the reactor goes on listening.
+        """The reactor called for an error: take what is in the error queue, and see that it goes on listening."""
+        if not self._read_errors():
+            self._watch_again()
 
-        An error in the queue ends the watch of libuv (uvloop), which does not say so: it begins when it is asked again.
-        """
-        self._read_errors()
+    def _watch_again(self) -> None:
+        """Libuv (uvloop) stops watching a descriptor with an error, and does not say so: let the reactor ask again."""
         if self.fileno() != -1 and self._reading_again is None:
             self.stopReading()
             self.startReading()
@@ -356,7 +357,7 @@ class BatchPort(BatchSender, udp.Port):
             try:
                 datagram, ancillary, _, address = self.socket.recvmsg(QUOTED_BYTES, ERROR_ANCILLARY_BYTES, MSG_ERRQUEUE)
             except OSError:
-                return said
+                break
             said = True
             self._read_ancillary(ancillary)
             where = socket_address(address)
@@ -367,6 +368,10 @@ class BatchPort(BatchSender, udp.Port):
                     code, path_mtu_bytes = struct.unpack_from("=I4xI", message)
                     from_peer = offender(message[EXTENDED_ERROR_BYTES:]) == address[0].partition("%")[0]
                     self.protocol.unreachable(datagram, where, code, path_mtu_bytes, from_peer)
+        if said:
+            # Also where a send has met the error: the reactor may know of it already, and read data before it looks.
+            self._watch_again()
+        return said
 
     # -- out --
 
