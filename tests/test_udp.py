@@ -627,3 +627,27 @@ async def test_a_client_that_only_listens_hears_that_the_server_has_gone(interfa
         await pause()
     assert client is connecting.made[0]
     assert client.lost_type is error.ConnectionLost
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="The error queue is Linux's.")
+def test_the_socket_is_watched_again_where_a_send_has_met_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libuv has stopped watching by then, and a read that finds data never looks for an error."""
+    port, _ = batch_port()
+    closed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    closed.bind((LOCAL, 0))
+    where = closed.getsockname()
+    closed.close()
+    calls: list[str] = []
+    monkeypatch.setattr(port, "stopReading", lambda: calls.append("stop"))
+    monkeypatch.setattr(port, "startReading", lambda: calls.append("start"))
+
+    port.send_batch(Batch(where, [b"x"], 1, 1))
+    assert calls == []
+    for _ in range(1_000):
+        if calls:
+            break
+        port.send_batch(Batch(where, [b"x"], 1, 1))  # meets the answer to one before it, which a busy kernel delays
+    assert calls == ["stop", "start"]
+
+    monkeypatch.undo()
+    port.close()
