@@ -31,11 +31,11 @@ from zope.interface import implementer
 
 from txutp.core.batch import Address
 from txutp.core.packet import Packet, parse_untrusted
+from txutp.core.units import SECOND_US
 from txutp.timers import IAlarmClock
 
 __all__ = ["Datagram", "Discipline", "Link", "Network", "Recorder", "SimulatedPort", "SimulatedReactor"]
 
-MICROSECONDS = 1_000_000
 UDP_HEADER_BYTES = 8
 IPV4_HEADER_BYTES = 20
 IPV6_HEADER_BYTES = 40
@@ -140,7 +140,7 @@ class Link:
         queued_bytes = self.queued_bytes
         if self.discipline is not None:
             queued_bytes += self.discipline.backlog_bytes
-        return int(queued_bytes / self.rate_bytes_per_second * MICROSECONDS)
+        return int(queued_bytes / self.rate_bytes_per_second * SECOND_US)
 
 
 class Network:
@@ -160,7 +160,7 @@ class Network:
         self._rings = 0  # of timers, since time passed or a datagram moved
 
     def __repr__(self) -> str:
-        return f"<Network seed={self.seed} now={self.now_us / MICROSECONDS:.6f} s>"
+        return f"<Network seed={self.seed} now={self.now_us / SECOND_US:.6f} s>"
 
     # -- building --
 
@@ -192,7 +192,7 @@ class Network:
         busy_us = max(link.free_at_us - self.now_us, 0.0)
         if link.discipline is None or not link.rate_bytes_per_second:
             return busy_us
-        return busy_us + link.discipline.backlog_bytes / link.rate_bytes_per_second * MICROSECONDS
+        return busy_us + link.discipline.backlog_bytes / link.rate_bytes_per_second * SECOND_US
 
     # -- running --
 
@@ -207,7 +207,7 @@ class Network:
         Raises ``RuntimeError`` if something spins: a million events without time passing, or ten thousand timers
         without time passing or a datagram moving.
         """
-        end_us = self.now_us + round(seconds * MICROSECONDS)
+        end_us = self.now_us + round(seconds * SECOND_US)
         events = self._events
         spin_at_us, spins = self.now_us, 0
         while True:
@@ -259,7 +259,7 @@ class Network:
             if link.queue_bytes is not None and link.queued_bytes + size > link.queue_bytes:
                 link.dropped += 1
                 return
-            leaves_us = max(leaves_us, int(link.free_at_us)) + round(size / link.rate_bytes_per_second * MICROSECONDS)
+            leaves_us = max(leaves_us, int(link.free_at_us)) + round(size / link.rate_bytes_per_second * SECOND_US)
             link.free_at_us = leaves_us
             link.queued_bytes += size
 
@@ -280,7 +280,7 @@ class Network:
         # fractions of microseconds count, because on fast links they are a share of the rate
         leaves_us = link.free_at_us if link.free_at_us > self.now_us - 1 else self.now_us
         if link.rate_bytes_per_second:
-            leaves_us += size / link.rate_bytes_per_second * MICROSECONDS
+            leaves_us += size / link.rate_bytes_per_second * SECOND_US
         link.free_at_us = leaves_us
 
         def leave() -> None:
@@ -360,7 +360,7 @@ class SimulatedReactor:
     # IReactorTime
 
     def seconds(self) -> float:
-        return (self.network.now_us + self._wall_offset_us) / MICROSECONDS
+        return (self.network.now_us + self._wall_offset_us) / SECOND_US
 
     def set_wall_clock(self, seconds: float) -> None:
         """Set the wall clock of this host forward, or back if ``seconds`` is negative.
@@ -368,7 +368,7 @@ class SimulatedReactor:
         Twisted's reactors time their calls by it, so those under way come sooner, or later.  The monotonic clock goes
         on as before.
         """
-        self._wall_offset_us += round(seconds * MICROSECONDS)
+        self._wall_offset_us += round(seconds * SECOND_US)
         for call in self._calls:
             self._schedule(call)
 
@@ -387,7 +387,7 @@ class SimulatedReactor:
 
     def _due_us(self, call: DelayedCall) -> int:
         """When a call is due, by the network's time; rounded up, so that it is never early."""
-        return -int(-call.getTime() * MICROSECONDS // 1) - self._wall_offset_us
+        return -int(-call.getTime() * SECOND_US // 1) - self._wall_offset_us
 
     def _run(self, call: DelayedCall, at_us: int) -> None:
         if call not in self._calls:  # cancelled, or it was called when the clock was set

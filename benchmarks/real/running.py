@@ -13,7 +13,7 @@ from benchmarks.real.router import Router
 from benchmarks.real.wire import Link, Wire
 from benchmarks.scenarios.definitions import UTP, Flow, Scenario
 from benchmarks.scenarios.measure import BIN_US, BINS_PER_SECOND, percentile, rate_megabits
-from txutp.testing import MICROSECONDS
+from txutp.core.units import SECOND_US
 
 PEER = Path(__file__).parent / "utp_native.js"
 
@@ -129,7 +129,7 @@ def measures(
     rates, tcp = rates_and_tcp(scenario, bins)
     lived_s = scenario.seconds - scenario.flows[number].start_s
     return Measures(
-        goodput_megabits=sum(bins[number]) * 8 / MICROSECONDS / lived_s,
+        goodput_megabits=sum(bins[number]) * 8 / SECOND_US / lived_s,
         use=carried_megabits / scenario.path.megabits,
         queue_p50_ms=percentile(waits_ms, 50),
         queue_p95_ms=percentile(waits_ms, 95),

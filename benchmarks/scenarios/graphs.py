@@ -16,7 +16,7 @@ from benchmarks.scenarios.definitions import UTP, Scenario
 from benchmarks.scenarios.measure import BINS_PER_SECOND
 from benchmarks.scenarios.report import Alone, Row, Runs, rows
 from benchmarks.scenarios.running import Numbers
-from txutp.testing import MICROSECONDS
+from txutp.core.units import SECOND_US
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -56,7 +56,7 @@ def _draw_scenario(file: Path, name: str, runs: dict[str, Numbers]) -> None:
         above, below = axes[0][column], axes[1][column]
         above.set_title(controller)
         _draw_rates(above, scenario, numbers)
-        times, high = _peaks([float(wait_ms) for wait_ms in numbers.queue_ms], numbers.sample_us / MICROSECONDS)
+        times, high = _peaks([float(wait_ms) for wait_ms in numbers.queue_ms], numbers.sample_us / SECOND_US)
         below.fill_between(times, high, linewidth=0.6, alpha=0.4)
         below.plot(times, high, linewidth=0.8)
         below.set_xlabel("seconds")
@@ -76,7 +76,7 @@ def _draw_rates(axis: Any, scenario: Scenario, numbers: Numbers) -> None:
     width = max(round(numbers.seconds * BINS_PER_SECOND) // POINTS, 1)
     for number, (flow, said) in enumerate(zip(numbers.flows, scenario.flows, strict=True)):
         sums = [sum(flow.bins[start : start + width]) for start in range(0, len(flow.bins) - width + 1, width)]
-        rates = [total * 8 / MICROSECONDS / (width / BINS_PER_SECOND) for total in sums]
+        rates = [total * 8 / SECOND_US / (width / BINS_PER_SECOND) for total in sums]
         times = [(index + 0.5) * width / BINS_PER_SECOND for index in range(len(rates))]
         label = f"{number + 1}: {flow.kind}" if number < MOST_IN_LEGEND else None
         axis.plot(times, rates, "-" if said.kind == UTP else "--", label=label, linewidth=1)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from txutp.testing import MICROSECONDS, Link, Network
+from txutp.core.units import SECOND_US
+from txutp.testing import Link, Network
 
 BIN_US = 100_000
-BINS_PER_SECOND = MICROSECONDS // BIN_US
+BINS_PER_SECOND = SECOND_US // BIN_US
 
 # A rate is reached when it is held for so long.
 REACHED_BINS = 5
@@ -75,7 +76,7 @@ def rate_megabits(bins: Sequence[int], from_s: float, to_s: float) -> float:
     if to_s <= from_s:
         return 0.0
     total_bytes = sum(bins[round(from_s * BINS_PER_SECOND) : round(to_s * BINS_PER_SECOND)])
-    return total_bytes * 8 / MICROSECONDS / (to_s - from_s)
+    return total_bytes * 8 / SECOND_US / (to_s - from_s)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -95,7 +96,7 @@ def jain(rates: Sequence[float]) -> float:
 def reached_s(bins: Sequence[int], from_s: float, megabits: float) -> float | None:
     """How long after ``from_s`` a rate was held for the first time; None if it never was."""
     first = round(from_s * BINS_PER_SECOND)
-    wanted_bytes = REACHED_SHARE * megabits * MICROSECONDS / 8 * REACHED_BINS / BINS_PER_SECOND
+    wanted_bytes = REACHED_SHARE * megabits * SECOND_US / 8 * REACHED_BINS / BINS_PER_SECOND
     for end in range(first + REACHED_BINS, len(bins) + 1):
         if sum(bins[end - REACHED_BINS : end]) >= wanted_bytes:
             return (end - first) / BINS_PER_SECOND

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from benchmarks.scenarios.definitions import Path, Queue
 from benchmarks.scenarios.queues import RED, BurstLoss, CoDel, DropTail, FQCoDel, Policer
 from benchmarks.scenarios.tcp import HEADER_BYTES, SEGMENT_BYTES
-from txutp.testing import MICROSECONDS, Discipline, Link, Network
+from txutp.core.units import SECOND_US
+from txutp.testing import Discipline, Link, Network
 
 SENDER = "10.0.0.1"
 RECEIVER = "10.0.0.2"
@@ -21,7 +22,7 @@ CLOCK_OFFSET_US = 1_234_500_000
 
 
 def bytes_per_second(megabits: float) -> float:
-    return megabits * MICROSECONDS / 8
+    return megabits * SECOND_US / 8
 
 
 def microseconds(milliseconds: float) -> int:
@@ -33,7 +34,7 @@ def _drop_tail(queue: Queue, rate: float, chance: random.Random) -> Discipline:
 
 
 def _red(queue: Queue, rate: float, chance: random.Random) -> Discipline:
-    return RED(chance, PACKET_BYTES / rate * MICROSECONDS, limit_packets=queue.packets or 500)
+    return RED(chance, PACKET_BYTES / rate * SECOND_US, limit_packets=queue.packets or 500)
 
 
 QUEUES: dict[str, Callable[[Queue, float, random.Random], Discipline]] = {
@@ -85,7 +86,7 @@ def lay(path: Path, network: Network) -> Link:
             if delay_ms is not None:
                 link.delay_us = microseconds(delay_ms)
 
-        network.call_at(round(change.at_s * MICROSECONDS), apply)
+        network.call_at(round(change.at_s * SECOND_US), apply)
     return link
 
 

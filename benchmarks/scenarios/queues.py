@@ -11,7 +11,8 @@ import random
 from collections import OrderedDict, deque
 
 from txutp.core.batch import Address
-from txutp.testing import MICROSECONDS, Datagram
+from txutp.core.units import SECOND_US
+from txutp.testing import Datagram
 
 
 class DropTail:
@@ -258,7 +259,7 @@ class Policer(DropTail):
 
     def __init__(self, rate_bytes_per_second: float, bucket_bytes: int) -> None:
         super().__init__()
-        self._rate = rate_bytes_per_second / MICROSECONDS
+        self._rate = rate_bytes_per_second / SECOND_US
         self._bucket_bytes = bucket_bytes
         self._tokens = float(bucket_bytes)
         self._filled_us = 0

@@ -18,7 +18,8 @@ from benchmarks.scenarios.measure import (
 )
 from benchmarks.scenarios.paths import PACKET_BYTES, lay
 from benchmarks.scenarios.tcp import SEGMENT_BYTES, WINDOWS
-from txutp.testing import MICROSECONDS, Network
+from txutp.core.units import SECOND_US
+from txutp.testing import Network
 
 # Nothing starts on the microsecond of anything else: each flow begins up to so much later, by the seed.
 START_JITTER_SECONDS = 0.1
@@ -95,17 +96,17 @@ def run(scenario: Scenario, controller: str, seed: int) -> Numbers:
         transfer = _transfer(network, flow, number, controller, done)
         transfers.append(transfer)
         start_s = flow.start_s + jitter.random() * START_JITTER_SECONDS
-        network.call_at(round(start_s * MICROSECONDS), transfer.start)
+        network.call_at(round(start_s * SECOND_US), transfer.start)
         if flow.stop_s is not None:
-            network.call_at(round(flow.stop_s * MICROSECONDS), transfer.stop)
+            network.call_at(round(flow.stop_s * SECOND_US), transfer.stop)
 
     # the time
-    every_us = round(scenario.seconds * MICROSECONDS / SAMPLES)
+    every_us = round(scenario.seconds * SECOND_US / SAMPLES)
     samples = QueueSamples(network, link, min(max(every_us, SHORTEST_SAMPLE_US), LONGEST_SAMPLE_US))
     network.run(scenario.seconds, (lambda: not unfinished) if scenario.ends else None)
 
     # the numbers
-    seconds = network.now_us / MICROSECONDS
+    seconds = network.now_us / SECOND_US
     flows = [_flow_numbers(transfer, scenario.path, controller, seconds) for transfer in transfers]
     spans = scenario.spans or (Span(0.0, seconds),)
     return Numbers(
@@ -135,14 +136,14 @@ def _payload_megabits(path: Path, at_s: float) -> float:
 
 def _flow_numbers(transfer: Transfer, path: Path, controller: str, seconds: float) -> FlowNumbers:
     flow, deliveries = transfer.flow, transfer.deliveries
-    started_s = (transfer.started_us or 0) / MICROSECONDS
-    finished_s = None if deliveries.finished_us is None else deliveries.finished_us / MICROSECONDS
+    started_s = (transfer.started_us or 0) / SECOND_US
+    finished_s = None if deliveries.finished_us is None else deliveries.finished_us / SECOND_US
     lasted_s = min(finished_s or seconds, flow.stop_s or seconds) - started_s
     return FlowNumbers(
         kind=controller if flow.kind == UTP else flow.kind,
         start_s=started_s,
         finished_s=finished_s,
-        goodput_megabits=deliveries.total_bytes * 8 / MICROSECONDS / lasted_s if lasted_s > 0 else 0.0,
+        goodput_megabits=deliveries.total_bytes * 8 / SECOND_US / lasted_s if lasted_s > 0 else 0.0,
         reached_s=reached_s(deliveries.bins, started_s, _payload_megabits(path, started_s)),
         resent_share=transfer.resent_share,
         bins=deliveries.bins,
@@ -170,7 +171,7 @@ def _span_numbers(
     steps = range(round(from_s * BINS_PER_SECOND), round(to_s * BINS_PER_SECOND))
     could = sum(_payload_megabits(scenario.path, step / BINS_PER_SECOND) for step in steps) / max(len(steps), 1)
 
-    waits_ms = samples.between(from_s * MICROSECONDS, to_s * MICROSECONDS)
+    waits_ms = samples.between(from_s * SECOND_US, to_s * SECOND_US)
     middle_megabits = scenario.path.megabits_at((from_s + to_s) / 2)
     packet_ms = PACKET_BYTES * 8 / middle_megabits / 1_000
     return SpanNumbers(

@@ -22,7 +22,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 
 from txutp.core.batch import Address
-from txutp.testing import MICROSECONDS, SimulatedReactor
+from txutp.core.units import SECOND_US
+from txutp.testing import SimulatedReactor
 
 SEGMENT_BYTES = 1_400
 HEADER_BYTES = 20
@@ -158,13 +159,13 @@ class Cubic:
             self._reno = self.segments
             self._origin = max(self._maximum, self.segments)
             self._reaches_s = ((self._origin - self.segments) / self.SCALE) ** (1 / 3)
-        elapsed_s = (now_us - self._began_us) / MICROSECONDS
+        elapsed_s = (now_us - self._began_us) / SECOND_US
         self._reno += (1.0 if self._reno >= self._before else self.RENO_INCREASE) * acked / self.segments
         curve = self._origin + self.SCALE * (elapsed_s - self._reaches_s) ** 3
         if curve < self._reno:
             self.segments = max(self.segments, self._reno)
             return
-        ahead_s = elapsed_s + round_trip_us / MICROSECONDS - self._reaches_s
+        ahead_s = elapsed_s + round_trip_us / SECOND_US - self._reaches_s
         target = min(max(self._origin + self.SCALE * ahead_s**3, self.segments), 1.5 * self.segments)
         self.segments += (target - self.segments) / self.segments * acked
 
@@ -265,7 +266,7 @@ class TCPReceiver(DatagramProtocol):
         if self.expected > before:
             self._delivered((self.expected - before) * SEGMENT_BYTES)
             if self._delay_acks and not early.starts and self.expected == before + 1 and self._waiting is None:
-                self._waiting = self._reactor.callLater(ACK_DELAY_US / MICROSECONDS, self._acknowledge, addr)
+                self._waiting = self._reactor.callLater(ACK_DELAY_US / SECOND_US, self._acknowledge, addr)
                 return
         self._acknowledge(addr)
 
@@ -555,12 +556,12 @@ class TCPSender(DatagramProtocol):
         deadline_us = self._deadline_us()
         timer = self._timer
         if timer is not None and timer.active():
-            if timer.getTime() * MICROSECONDS <= deadline_us + 1:
+            if timer.getTime() * SECOND_US <= deadline_us + 1:
                 return
             timer.cancel()
         if deadline_us < math.inf:
             wait_us = max(deadline_us - self._network.now_us, 1)
-            self._timer = self._reactor.callLater(wait_us / MICROSECONDS, self._on_timer)
+            self._timer = self._reactor.callLater(wait_us / SECOND_US, self._on_timer)
 
     def _on_timer(self) -> None:
         now_us = self._network.now_us
