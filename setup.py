@@ -66,7 +66,11 @@ setup(
         "txutp.cli",
         "txutp.cli.measurement",
         "txutp.core",
+        "txutp.core.congestion",
         "txutp.rebinding",
+        "txutp.socket",
+        "txutp.testing",
+        "txutp.udp",
         "twisted.plugins",
     ],
     # The explicit root makes `pip install -e .` put this directory on sys.path, the only place

@@ -16,10 +16,10 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.protocol import ClientFactory, Factory
 
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint, connectUTP, listenUTP
-from txutp.core.ledbat import Ledbat
+from txutp.core.congestion.ledbat import Ledbat
 from txutp.endpoints import AdoptedUTPServerEndpoint
 from txutp.socket import Server, Socket
-from txutp.udp import BatchPort
+from txutp.udp.ports import BatchPort
 
 
 def connecting_endpoint(port: Any = 9, host: Any = "127.0.0.1", **options: Any) -> object:
@@ -204,7 +204,7 @@ def test_a_callable_that_makes_no_controller_is_refused_at_once(wrong: Any) -> N
         Settings(congestion=wrong)
 
 
-@pytest.mark.parametrize("name", ["os.system", "builtins.print", "txutp.core.ledbat", "twisted.internet.reactor"])
+@pytest.mark.parametrize("name", ["os.system", "builtins.print", "txutp.core.congestion", "twisted.internet.reactor"])
 def test_a_string_that_names_no_controller_is_refused_when_it_is_read(name: str) -> None:
     with pytest.raises(TypeError, match="congestion is a controller class or another callable"):
         serverFromString(reactor, f"utp:0:congestion={name}")

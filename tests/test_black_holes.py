@@ -27,8 +27,8 @@ from txutp.core.parts import (
     SmallPaths,
     encode_part,
 )
-from txutp.offload import BatchSender
 from txutp.testing import Link
+from txutp.udp.offload import BatchSender
 
 ETHERNET = 1_500
 USUAL = 1_402

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.scenarios.catalogue import SCENARIOS
 from benchmarks.scenarios.running import run
 from txutp.core.bursts import BURSTS_IN_ROUND_TRIP, CALM_INTERVALS, SHORTEST_BURST_US, Bursts
-from txutp.core.capacity import (
+from txutp.core.congestion.capacity import (
     CEILING_LEAST,
     CEILING_RISE,
     CEILING_START,
@@ -20,7 +20,7 @@ from txutp.core.capacity import (
     TARGET_SHARE,
     Capacity,
 )
-from txutp.core.overload import INTERVAL_SEGMENTS, STEPS, Overload
+from txutp.core.congestion.overload import INTERVAL_SEGMENTS, STEPS, Overload
 from txutp.core.pacing import BURST_US
 
 SEGMENT = 1_382

@@ -11,9 +11,9 @@ from twisted.internet.endpoints import clientFromString
 from tests.support import CLIENT, PORT, SERVER, Accepting, Pair, ScriptedClient
 from tests.test_transfer import SEGMENT, lossy_sender, pattern
 from txutp import Ledbat, Settings, UTPClientEndpoint, UTPServerEndpoint
-from txutp.core.congestion import Acknowledgement, Traced
+from txutp.core.congestion.interface import Acknowledgement, Traced
+from txutp.core.congestion.ledbat import GAIN_BYTES, window_change
 from txutp.core.delay import SLOT_US, DelayHistory, PathDelay
-from txutp.core.ledbat import GAIN_BYTES, window_change
 from txutp.core.rtt import RoundTrip
 from txutp.testing import Datagram, Link, Network
 

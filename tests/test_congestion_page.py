@@ -22,8 +22,8 @@ from twisted.internet.endpoints import serverFromString
 
 from benchmarks.real.hosts import why_no_wire
 from txutp import LedbatPlusPlus, Settings
-from txutp.core import ledbat, ledbatpp, shallow
-from txutp.core.controllers import CONTROLLERS
+from txutp.core.congestion import ledbat, ledbatpp, shallow
+from txutp.core.congestion.controllers import CONTROLLERS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "congestion.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from tests.test_socket import logged_failures
 from tests.test_transfer import pattern
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint, connectUTP
 from txutp.core.batch import Batch
-from txutp.core.ledbat import Ledbat
+from txutp.core.congestion.ledbat import Ledbat
 from txutp.testing import Datagram, Link, Network
 
 DATA = pattern(100_000)

@@ -16,9 +16,9 @@ from tests.test_transfer import pattern
 from tests.test_udp import Collecting, batch_port
 from txutp import UTPClientEndpoint, UTPServerEndpoint, adoptUTPPort
 from txutp.core.address import local_of, remote_of, with_local
-from txutp.options import SO_RXQ_OVFL, SOL_UDP, UDP_GRO
-from txutp.sources import MAPPED_PREFIX, MAXIMUM_KEPT, MAXIMUM_REMEMBERED, PKTINFO, PKTINFO6, Senders, Sources
-from txutp.udp import ANCILLARY_BYTES, CUT_DATAGRAM, CUT_MESSAGES, MAXIMUM_ANCILLARY_BYTES, BatchPort
+from txutp.udp.options import SO_RXQ_OVFL, SOL_UDP, UDP_GRO
+from txutp.udp.ports import ANCILLARY_BYTES, CUT_DATAGRAM, CUT_MESSAGES, MAXIMUM_ANCILLARY_BYTES, BatchPort
+from txutp.udp.sources import MAPPED_PREFIX, MAXIMUM_KEPT, MAXIMUM_REMEMBERED, PKTINFO, PKTINFO6, Senders, Sources
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="The messages are those of Linux.")
 
@@ -177,7 +177,7 @@ def test_after_a_list_that_was_cut_off_there_is_more_room() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_stream_survives_a_room_that_was_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("txutp.udp.ANCILLARY_BYTES", 16)
+    monkeypatch.setattr("txutp.udp.ports.ANCILLARY_BYTES", 16)
     accepting = Accepting()
     port = await UTPServerEndpoint(reactor, 0).listen(accepting)
     client = await UTPClientEndpoint(reactor, "127.0.0.2", port.getHost().port, timeout=20).connect(Accepting())

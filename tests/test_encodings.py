@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from txutp.encodings import decoder_for, encode
+from txutp.socket.encodings import decoder_for, encode
 
 
 @pytest.mark.parametrize(

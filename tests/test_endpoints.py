@@ -103,7 +103,7 @@ def test_strings_choose_the_congestion_controller_and_its_target(kind: Any) -> N
     assert kind(reactor, where)._settings == Settings()
     chosen = kind(reactor, f"{where}:congestion=ledbat++:target=25ms")._settings
     assert (chosen.congestion, chosen.target_delay_us) == (LedbatPlusPlus, 25_000)
-    assert kind(reactor, f"{where}:congestion=txutp.core.ledbat.Ledbat")._settings.congestion is Ledbat
+    assert kind(reactor, f"{where}:congestion=txutp.core.congestion.ledbat.Ledbat")._settings.congestion is Ledbat
     assert kind(reactor, f"{where}:target=0.005s")._settings.target_delay_us == 5_000
 
 

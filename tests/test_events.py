@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 
-from txutp.events import Emitter
+from txutp.socket.events import Emitter
 
 
 def outcome_of(deferred: Deferred[Any]) -> list[Any]:

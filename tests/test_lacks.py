@@ -21,9 +21,9 @@ from twisted.internet.endpoints import serverFromString
 from tests.support import CLIENT, PORT, SERVER, Accepting, until
 from tests.test_transfer import pattern
 from txutp import UTPClientEndpoint, UTPServerEndpoint, adoptUTPPort
-from txutp.outbox import NO_ROUTE
-from txutp.sources import ipv4_option
 from txutp.testing import Link, Network
+from txutp.udp.outbox import NO_ROUTE
+from txutp.udp.sources import ipv4_option
 
 LOCAL = "127.0.0.1"
 Match = Callable[[int, int, Any], bool]

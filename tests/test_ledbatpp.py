@@ -7,8 +7,8 @@ import pytest
 from tests.support import Pair
 from tests.test_transfer import SEGMENT
 from txutp import LedbatPlusPlus, Settings
-from txutp.core.congestion import Acknowledgement
-from txutp.core.ledbatpp import TARGET_DELAY_US, gain, window_change
+from txutp.core.congestion.interface import Acknowledgement
+from txutp.core.congestion.ledbatpp import TARGET_DELAY_US, gain, window_change
 from txutp.core.rtt import RoundTrip
 from txutp.testing import Link
 

@@ -22,7 +22,7 @@ from tests.support import Accepting, HalfStream, pause, until
 from tests.test_transfer import pattern
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint, adoptUTPPort, listenUTP
 from txutp.core.packet import ST_DATA, ST_FIN, ST_RESET, ST_STATE, ST_SYN, Packet, parse_untrusted
-from txutp.sources import is_wildcard
+from txutp.udp.sources import is_wildcard
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Other systems have one loopback address.")
 

@@ -22,8 +22,8 @@ from txutp.core.batch import Batch
 from txutp.core.connection import CLOSED, CONNECTED, SYN_SENT
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import Settings
-from txutp.outbox import BUSY_PART, LONGEST_WAIT_US, MOST_GATHERED, SMALL_BYTES, Outbox
 from txutp.testing import Link, Network
+from txutp.udp.outbox import BUSY_PART, LONGEST_WAIT_US, MOST_GATHERED, SMALL_BYTES, Outbox
 
 HERE = ("127.0.0.1", 6881)
 THERE = ("127.0.0.1", 6882)

@@ -8,8 +8,8 @@ import pytest
 
 from tests.test_socket import HERE, THERE, Scene, collected
 from tests.test_transfer import pattern
-from txutp.encodings import NAMES, decoder_for, encode
-from txutp.events import Emitter
+from txutp.socket.encodings import NAMES, decoder_for, encode
+from txutp.socket.events import Emitter
 from txutp.testing import Link
 
 

@@ -7,10 +7,8 @@ import pytest
 from tests.support import CLIENT, PORT, SERVER, Accepting, Pair, Stream
 from tests.test_transfer import SEGMENT
 from txutp import Settings, Shallow, UTPClientEndpoint, UTPServerEndpoint
-from txutp.core.congestion import Acknowledgement
-from txutp.core.rate import DeliveryRate
-from txutp.core.rtt import RoundTrip
-from txutp.core.shallow import (
+from txutp.core.congestion.interface import Acknowledgement
+from txutp.core.congestion.shallow import (
     CONTESTED_US,
     DECREASE,
     FLOOR_SEGMENTS,
@@ -26,6 +24,8 @@ from txutp.core.shallow import (
     TARGET_DELAY_US,
     TARGET_PACKETS,
 )
+from txutp.core.rate import DeliveryRate
+from txutp.core.rtt import RoundTrip
 from txutp.testing import Link, Network
 
 BASE_US = 40_000

@@ -24,8 +24,8 @@ from tests.interop.support import HERE as INTEROP
 from tests.interop.support import TRANSPORT, running, seeded_bytes, tally_of, within
 from tests.test_program import output_of
 from tests.test_transfer import pattern
-from txutp.events import Emitter
 from txutp.socket import Address, Server, Socket, WriteAfterEnd, connect, createServer
+from txutp.socket.events import Emitter
 from txutp.testing import Link, Network
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,10 +24,10 @@ from txutp import sharing as sharing_module
 from txutp.core.batch import Batch
 from txutp.core.connection import Connection
 from txutp.core.packet import ST_STATE, Packet, parse_untrusted
-from txutp.offload import MAXIMUM_UNCUT_HOSTS
-from txutp.options import UDP_GRO, UDP_SEGMENT, has_option
 from txutp.port import UTPServerTransport
-from txutp.udp import (
+from txutp.udp.offload import MAXIMUM_UNCUT_HOSTS
+from txutp.udp.options import UDP_GRO, UDP_SEGMENT, has_option
+from txutp.udp.ports import (
     LONE_BYTES,
     LOOK_AGAIN,
     READ_CALLS,
@@ -140,7 +140,7 @@ async def test_a_batch_arrives_as_its_datagrams(
 @pytest_twisted.ensureDeferred
 async def test_what_the_kernel_drops_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so with the next datagram that it keeps (SO_RXQ_OVFL), and counts from the beginning."""
-    monkeypatch.setattr("txutp.udp.KERNEL_BUFFER_BYTES", 4_096)
+    monkeypatch.setattr("txutp.udp.ports.KERNEL_BUFFER_BYTES", 4_096)
     sender, _ = batch_port()
     receiver, received = batch_port()
     receiver.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)

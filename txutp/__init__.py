@@ -13,10 +13,10 @@ order, ``udp.py`` (the socket), ``protocol.py`` (joins it with connections), ``t
 """
 
 from txutp.client import UTPConnector, connectUTP
-from txutp.core.ledbat import Ledbat
-from txutp.core.ledbatpp import LedbatPlusPlus
+from txutp.core.congestion.ledbat import Ledbat
+from txutp.core.congestion.ledbatpp import LedbatPlusPlus
+from txutp.core.congestion.shallow import Shallow
 from txutp.core.settings import Settings
-from txutp.core.shallow import Shallow
 from txutp.core.stats import ConnectionStats, PortStats
 from txutp.endpoints import AdoptedUTPServerEndpoint, UTPClientEndpoint, UTPServerEndpoint
 from txutp.port import UTPPort, adoptUTPPort, listenUTP

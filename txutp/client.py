@@ -46,7 +46,7 @@ from txutp.sharing import is_ipv6, port_to_connect_from
 from txutp.timers import Timer, call_later
 from txutp.tls import TLSCapableTransport
 from txutp.transport import log_prefix_of
-from txutp.udp import numeric_address, twisted_address
+from txutp.udp.ports import numeric_address, twisted_address
 
 # RFC 8305 section 5: the Connection Attempt Delay.
 ATTEMPT_DELAY_SECONDS = 0.25

@@ -3,12 +3,12 @@
 A controller is one class with the members of ``Controller``, used as ``Settings(congestion=ThatClass)``.
 """
 
-from txutp.core.congestion import Acknowledgement, Controller, ControllerFactory
-from txutp.core.controllers import CONTROLLERS
-from txutp.core.ledbat import Ledbat
-from txutp.core.ledbatpp import LedbatPlusPlus
+from txutp.core.congestion.controllers import CONTROLLERS
+from txutp.core.congestion.interface import Acknowledgement, Controller, ControllerFactory
+from txutp.core.congestion.ledbat import Ledbat
+from txutp.core.congestion.ledbatpp import LedbatPlusPlus
+from txutp.core.congestion.shallow import Shallow
 from txutp.core.rtt import RoundTrip
-from txutp.core.shallow import Shallow
 
 __all__ = [
     "CONTROLLERS",

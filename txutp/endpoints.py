@@ -46,8 +46,8 @@ from txutp.arguments import (
     checked_timeout,
 )
 from txutp.client import connectUTP
+from txutp.companion import checked_datagram_protocol
 from txutp.core.settings import Settings
-from txutp.datagrams import checked_datagram_protocol
 from txutp.port import adoptUTPPort, listenUTP
 from txutp.strings import read_client, read_server
 

@@ -20,16 +20,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txutp.arguments import checked_backlog, checked_interface, checked_port, checked_settings
+from txutp.companion import Companion
 from txutp.core.connection import Connection
 from txutp.core.settings import Settings
 from txutp.core.stats import PortStats
-from txutp.datagrams import Companion
 from txutp.protocol import UTPProtocol
 from txutp.sharing import adopt, port_to_listen_on
 from txutp.timers import call_later
 from txutp.tls import TLSCapableTransport
 from txutp.transport import log_prefix_of
-from txutp.udp import KERNEL_BUFFER_BYTES, twisted_address
+from txutp.udp.ports import KERNEL_BUFFER_BYTES, twisted_address
 
 
 @implementer(IListeningPort, ILoggingContext)

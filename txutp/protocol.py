@@ -42,13 +42,13 @@ from txutp.core.parts import SmallPaths
 from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 from txutp.environment import environment_of
-from txutp.joiner import RunJoiner
 from txutp.newcomers import Newcomers
-from txutp.outbox import Outbox
 from txutp.silence import Silence
-from txutp.sources import Senders
 from txutp.timers import Timer, timers_of
-from txutp.udp import PAYLOAD_SHARE, batch_port_of, socket_address
+from txutp.udp.joiner import RunJoiner
+from txutp.udp.outbox import Outbox
+from txutp.udp.ports import PAYLOAD_SHARE, batch_port_of, socket_address
+from txutp.udp.sources import Senders
 
 # The application may answer each delivery with a write, and each sending may let a producer write more.  After so
 # many rounds the reactor gets a turn.

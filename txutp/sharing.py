@@ -30,8 +30,7 @@ from txutp.core.batch import Address
 from txutp.core.connection import Connection
 from txutp.core.settings import Settings
 from txutp.protocol import UTPProtocol
-from txutp.sources import is_wildcard
-from txutp.udp import (
+from txutp.udp.ports import (
     LARGEST_DATAGRAM_BYTES,
     BatchPort,
     listen_udp,
@@ -39,6 +38,7 @@ from txutp.udp import (
     numeric_address,
     socket_address,
 )
+from txutp.udp.sources import is_wildcard
 
 ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"
 

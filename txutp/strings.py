@@ -20,7 +20,7 @@ from twisted.internet.endpoints import quoteStringArgument
 from twisted.python.reflect import namedAny
 
 from txutp.arguments import HIGHEST_PORT, checked_backlog, checked_port, checked_timeout, is_numeric
-from txutp.core.controllers import CONTROLLERS
+from txutp.core.congestion.controllers import CONTROLLERS
 from txutp.core.dscp import dscp_of
 from txutp.core.settings import LIMITS, Settings
 from txutp.core.units import SECOND_US

@@ -51,8 +51,8 @@ from txutp.core.connection import CLOSED, DONE, Connection
 from txutp.core.stats import ConnectionStats
 from txutp.errors import exception_for
 from txutp.protocol import UTPProtocol
-from txutp.sources import is_wildcard
-from txutp.udp import local_address_of, twisted_address
+from txutp.udp.ports import local_address_of, twisted_address
+from txutp.udp.sources import is_wildcard
 from txutp.unread import Unread
 
 # One dataReceived gets about so much; joining more costs more per byte.

@@ -13,7 +13,7 @@ import struct
 from contextlib import suppress
 
 from benchmarks.ends.talk import Stopwatch, Words, say, told
-from txutp.udp import ANCILLARY_BYTES
+from txutp.udp.ports import ANCILLARY_BYTES
 
 KERNEL_BUFFER_BYTES = 4 << 20
 

@@ -10,12 +10,13 @@ from typing import Any
 from twisted.internet.endpoints import clientFromString, serverFromString
 
 from benchmarks.ends.talk import Words
-from txutp import Settings, UTPServerEndpoint, udp
+from txutp import Settings, UTPServerEndpoint
+from txutp.udp import ports as udp
 
 # More connections than that from one address need settings of their own; so many is the default limit of txutp.
 USUAL_CONNECTIONS = 5_000
 
-# What ``kernel_buffers`` in the options means, as the value of ``txutp.udp.KERNEL_BUFFER_BYTES``.
+# What ``kernel_buffers`` in the options means, as the value of ``txutp.udp.ports.KERNEL_BUFFER_BYTES``.
 # Linux grants twice what is asked for, and no more than twice its limit (net.core.rmem_max, 212,992 as it comes), so
 # one byte above the default asks, and gets what a kernel as it comes would grant at most.  Half of the default does
 # not ask at all.

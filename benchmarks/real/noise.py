@@ -23,8 +23,8 @@ from twisted.internet.task import LoopingCall
 from benchmarks.real.hosts import RECEIVER, ROOT, Hosts, listen, say
 from benchmarks.scenarios.measure import percentile
 from txutp import Settings, UTPClientEndpoint
-from txutp.core.congestion import Acknowledgement
-from txutp.core.shallow import Shallow
+from txutp.core.congestion.interface import Acknowledgement
+from txutp.core.congestion.shallow import Shallow
 
 REACTORS = ("epoll", "asyncio")
 # Whole milliseconds flatter reactors that round up to them, so there is one in between.

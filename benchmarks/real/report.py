@@ -15,7 +15,7 @@ from benchmarks.real.noise import Lateness, Scatter
 from benchmarks.real.probe import INTERVAL_S
 from benchmarks.real.running import Measures
 from benchmarks.support import markdown, spread
-from txutp.core.shallow import TARGET_DELAY_US
+from txutp.core.congestion.shallow import TARGET_DELAY_US
 
 # By scenario and candidate, one for each round.
 Rounds = dict[tuple[str, str], list[Measures]]

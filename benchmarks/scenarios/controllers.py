@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from benchmarks.scenarios.libutp import Libutp
 from benchmarks.scenarios.tcp import HEADER_BYTES, SEGMENT_BYTES, WINDOWS
 from txutp import Settings
-from txutp.core.congestion import Controller, ControllerFactory
-from txutp.core.controllers import CONTROLLERS
+from txutp.core.congestion.controllers import CONTROLLERS
+from txutp.core.congestion.interface import Controller, ControllerFactory
 
 # What a flow of uTP may have.
 UTP_CONTROLLERS: dict[str, ControllerFactory] = {**CONTROLLERS, "libutp": Libutp}

@@ -1,11 +1,11 @@
 """Classic LEDBAT as libutp runs it, to see whether published figures come out of this simulator.
 
-It is the controller of ``txutp.core.ledbat`` with what libutp does otherwise.  ``controllers.py`` gives it a name.
+It is ``txutp.congestion.Ledbat`` with what libutp does otherwise.  ``controllers.py`` gives it a name.
 """
 
 from __future__ import annotations
 
-from txutp.core.ledbat import Ledbat
+from txutp.core.congestion.ledbat import Ledbat
 
 # One cut in this time, however long a round trip is.
 CUT_INTERVAL_US = 100_000

@@ -13,8 +13,8 @@ from twisted.internet import error
 from tests.conversations.program import ABORT, DESTROY, SECOND_US, SOCKETS
 from tests.conversations.speakers import Speaker
 from txutp.core.connection import CLOSED
-from txutp.program import _going_on
 from txutp.protocol import UTPProtocol
+from txutp.socket.program import _going_on
 
 # How an attempt to connect or a connection has ended.
 DONE = "both ends: ConnectionDone"

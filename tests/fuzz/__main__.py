@@ -47,7 +47,7 @@ def guided(target: str, seconds: int, seed: int, findings: Path) -> bool:
         return False
     for name in [name for name in sys.modules if name.startswith("txutp") or name == "tests.fuzz.targets"]:
         del sys.modules[name]  # they are imported again, with counters
-    with atheris.instrument_imports(include=["txutp.core", "txutp.protocol", "txutp.outbox", "txutp.transport"]):
+    with atheris.instrument_imports(include=["txutp.core", "txutp.protocol", "txutp.udp.outbox", "txutp.transport"]):
         from tests.fuzz.targets import TARGETS as counted
     options = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={MAXIMUM_BYTES}", "-timeout=60"]
     options += [f"-artifact_prefix={findings}/{target}-", "-print_final_stats=1"]

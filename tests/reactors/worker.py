@@ -65,7 +65,8 @@ def main() -> None:
 
     from twisted.internet import defer, endpoints, protocol, reactor, task
 
-    from txutp import UTPClientEndpoint, UTPServerEndpoint, udp
+    from txutp import UTPClientEndpoint, UTPServerEndpoint
+    from txutp.udp import ports as udp
 
     reads = 0
     do_read = udp.BatchPort.doRead

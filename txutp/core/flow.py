@@ -13,14 +13,14 @@ soon after a retransmission gives it away).
 
 from __future__ import annotations
 
-from txutp.core.congestion import Controller
+from txutp.core.congestion.interface import Controller
+from txutp.core.congestion.steering import Steering
 from txutp.core.gaps import GapSearch
 from txutp.core.mtu import MtuSearch
 from txutp.core.packet import HEADER_BYTES
 from txutp.core.rtt import RoundTrip
 from txutp.core.sending import RUN_MAXIMUM_BYTES, RUN_MAXIMUM_SEGMENTS, Run, SendBuffer
 from txutp.core.settings import Settings
-from txutp.core.steering import Steering
 from txutp.core.units import SECOND_US
 
 NEVER_US = 1 << 62

@@ -21,11 +21,11 @@ for the same window.
 
 from __future__ import annotations
 
+from txutp.core.congestion.steering import Steering
 from txutp.core.delay import NOT_A_SAMPLE
 from txutp.core.rtt import PROBE_MARGIN_US, RoundTrip
 from txutp.core.sending import SendBuffer
 from txutp.core.sequence import signed32
-from txutp.core.steering import Steering
 
 LARGEST_SHARE = 2
 SMALLEST_SHARE = 64

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from txutp.core.congestion import ControllerFactory, check_factory
+from txutp.core.congestion.interface import ControllerFactory, check_factory
+from txutp.core.congestion.shallow import Shallow
 from txutp.core.dscp import dscp_of
-from txutp.core.shallow import Shallow
 from txutp.core.units import SECOND_US
 
 # BEP 29 header, and what an IPv4 or IPv6 datagram may hold on any path that carries IPv6 tunnels or PPPoE (libutp).

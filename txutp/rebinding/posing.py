@@ -14,7 +14,7 @@ from txutp.client import UTPClientTransport, UTPConnector
 from txutp.core.connection import Connection
 from txutp.port import UTPPort, UTPServerTransport
 from txutp.rebinding.counts import Counts
-from txutp.udp import twisted_address
+from txutp.udp.ports import twisted_address
 
 
 def as_tcp(address: Any) -> Any:

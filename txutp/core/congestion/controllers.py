@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from txutp.core.congestion import ControllerFactory
-from txutp.core.ledbat import Ledbat
-from txutp.core.ledbatpp import LedbatPlusPlus
-from txutp.core.shallow import Shallow
+from txutp.core.congestion.interface import ControllerFactory
+from txutp.core.congestion.ledbat import Ledbat
+from txutp.core.congestion.ledbatpp import LedbatPlusPlus
+from txutp.core.congestion.shallow import Shallow
 
 CONTROLLERS: dict[str, ControllerFactory] = {
     "ledbat": Ledbat,

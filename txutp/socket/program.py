@@ -18,7 +18,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from txutp.events import Emitter, EventName, call_guarded, checked_listener
+from txutp.socket.events import Emitter, EventName, call_guarded, checked_listener
 from txutp.timers import Timer, call_later
 
 if TYPE_CHECKING:

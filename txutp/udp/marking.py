@@ -12,7 +12,7 @@ from typing import Any
 from txutp.core.connection import Connection
 from txutp.core.dscp import LOWER_EFFORT
 from txutp.core.settings import Settings
-from txutp.options import set_dscp
+from txutp.udp.options import set_dscp
 
 
 class Marking:

@@ -24,9 +24,10 @@ from zope.interface import Attribute, Interface, implementer
 
 from txutp.core.address import local_of, remote_of, with_local
 from txutp.core.batch import Address, Batch
-from txutp.joiner import RUN_BYTES, RunJoiner
-from txutp.offload import REFUSALS, BatchSender
-from txutp.options import (
+from txutp.timers import Timer, call_later
+from txutp.udp.joiner import RUN_BYTES, RunJoiner
+from txutp.udp.offload import REFUSALS, BatchSender
+from txutp.udp.options import (
     IP_RECVERR,
     IPV6_RECVERR,
     SO_RXQ_OVFL,
@@ -39,8 +40,7 @@ from txutp.options import (
     set_ip_option,
     set_option,
 )
-from txutp.sources import Sources, is_wildcard
-from txutp.timers import Timer, call_later
+from txutp.udp.sources import Sources, is_wildcard
 
 # In ip(7), and not named by Python on every version.
 IP_MTU = 14

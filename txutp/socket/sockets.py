@@ -32,15 +32,13 @@ from zope.interface import implementer
 from txutp.arguments import checked_host, checked_port, checked_settings, is_numeric
 from txutp.client import connectUTP
 from txutp.core.settings import Settings
-from txutp.duplex import Address, Duplex, WriteAfterEnd, address_of
-from txutp.events import Listener, ServerEvent, arguments_taken, call_guarded, checked_listener, left_out
 from txutp.port import listenUTP
-from txutp.program import Handle, run
+from txutp.socket.duplex import Address, Duplex, address_of
+from txutp.socket.events import Listener, ServerEvent, arguments_taken, call_guarded, checked_listener, left_out
+from txutp.socket.program import Handle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-__all__ = ["Address", "Server", "Socket", "WriteAfterEnd", "connect", "createConnection", "createServer", "run"]
 
 
 class Socket(Duplex):

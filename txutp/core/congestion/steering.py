@@ -7,9 +7,9 @@ delays for the controller; ``paced_bytes`` says how much of what the window allo
 from __future__ import annotations
 
 from txutp.core.bursts import Bursts
-from txutp.core.congestion import Acknowledgement, Controller
+from txutp.core.congestion.interface import Acknowledgement, Controller
+from txutp.core.congestion.overload import Overload
 from txutp.core.delay import PathDelay
-from txutp.core.overload import Overload
 from txutp.core.pacing import Pacer
 from txutp.core.rate import DeliveryRate
 from txutp.core.rtt import RoundTrip

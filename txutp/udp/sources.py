@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from txutp.core.address import remote_of
 from txutp.core.batch import Address
-from txutp.options import set_option
+from txutp.udp.options import set_option
 
 ControlMessage = tuple[int, int, bytes]
 

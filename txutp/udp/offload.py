@@ -13,7 +13,7 @@ from typing import Any
 
 from txutp.core.address import PINNED_ITEMS
 from txutp.core.batch import Address, Batch, Buffer
-from txutp.options import (
+from txutp.udp.options import (
     IP_MTU_DISCOVER,
     IPV6_MTU_DISCOVER,
     PMTUDISC_DONT,
@@ -23,7 +23,7 @@ from txutp.options import (
     set_ip_option,
     traffic_class_message,
 )
-from txutp.sources import ControlMessage, Sources
+from txutp.udp.sources import ControlMessage, Sources
 
 # The socket takes nothing now and will later.
 REFUSALS = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM}

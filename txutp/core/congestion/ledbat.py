@@ -6,7 +6,7 @@ longer.  Where the two references differ, the choice stands beside the line.
 
 from __future__ import annotations
 
-from txutp.core.congestion import MINIMUM_WINDOW_SEGMENTS, Acknowledgement
+from txutp.core.congestion.interface import MINIMUM_WINDOW_SEGMENTS, Acknowledgement
 
 TARGET_DELAY_US = 100_000  # BEP 29; RFC 6817 allows no more
 GAIN_BYTES = 3_000  # BEP 29: at most this much growth per round trip

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from txutp.core.batch import Address, Batch, Buffer
 from txutp.core.connection import FAILED, SYN_SENT, UNREACHABLE, Connection
 from txutp.core.multiplexer import Multiplexer
-from txutp.marking import Marking
+from txutp.udp.marking import Marking
 
 # Smaller datagrams are gathered: acks, SYNs and FINs, and short messages.  For others the system call is not what costs
 # most, and they shall not wait.

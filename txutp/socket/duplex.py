@@ -19,10 +19,10 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 
 from txutp.core.units import SECOND_US
-from txutp.encodings import encode
 from txutp.environment import environment_of
-from txutp.events import Listener, arguments_taken, call_guarded, checked_listener, left_out
-from txutp.readable import Readable
+from txutp.socket.encodings import encode
+from txutp.socket.events import Listener, arguments_taken, call_guarded, checked_listener, left_out
+from txutp.socket.readable import Readable
 from txutp.timers import call_later
 from txutp.transport import UTPTransport
 

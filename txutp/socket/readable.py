@@ -17,9 +17,9 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
 
-from txutp.encodings import Decoder, decoder_for
-from txutp.events import Emitter, SocketEvent
-from txutp.program import Handle
+from txutp.socket.encodings import Decoder, decoder_for
+from txutp.socket.events import Emitter, SocketEvent
+from txutp.socket.program import Handle
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -17,8 +17,8 @@ in this project's own scenarios.  All updates are per acknowledgement, scaled by
 
 from __future__ import annotations
 
-from txutp.core.capacity import VISIBLE_PACKETS, VISIBLE_SHARE, VISIBLE_US, Capacity
-from txutp.core.congestion import Acknowledgement
+from txutp.core.congestion.capacity import VISIBLE_PACKETS, VISIBLE_SHARE, VISIBLE_US, Capacity
+from txutp.core.congestion.interface import Acknowledgement
 from txutp.core.units import SECOND_US
 
 TARGET_DELAY_US = 4_000

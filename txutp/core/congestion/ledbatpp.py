@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from txutp.core.congestion import MINIMUM_WINDOW_SEGMENTS, Acknowledgement
+from txutp.core.congestion.interface import MINIMUM_WINDOW_SEGMENTS, Acknowledgement
 
 TARGET_DELAY_US = 60_000
 CURRENT_FILTER = 4  # samples, of which the smallest counts
