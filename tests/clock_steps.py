@@ -140,15 +140,19 @@ def run(reactor_name: str, step_seconds: float) -> None:
 
     running: Any = reactor
 
+    failures = []
+
     def end(result: Any) -> None:
         if isinstance(result, dict):
             print(json.dumps(result))
         else:
             result.printTraceback(sys.stderr)
+            failures.append(result)
         running.callFromThread(running.stop)
 
     running.callWhenRunning(lambda: defer.ensureDeferred(main(running, step_seconds)).addBoth(end))
     running.run()
+    sys.exit(len(failures))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ call comes at once.  TCP has its timers in the kernel and notices nothing of thi
 
 ``call_later`` is ``reactor.callLater`` with a due time on the monotonic clock:
 
-- A call that the reactor makes too early is put off until it is due.
+- A call that the reactor makes too early is put off until it is due, in a later turn: a reactor compares with the time
+  at which it began a turn, and would make it again and again in the same one (the reactor on asyncio, in which new
+  calls join the turn).
 - An alarm that does not depend on the wall clock rings when a call is overdue, wakes the reactor, and all calls that
   the reactor would make too late get their right times.
 
@@ -62,20 +64,24 @@ class Timer:
 
     def active(self) -> bool:
         """Whether it is still to be made."""
-        return self._delayed_call is not None and self._delayed_call.active()
+        call = self._delayed_call
+        return self in self._timers.pending if call is None else call.active()
 
     def cancel(self) -> None:
         """Do not make it; raises what ``IDelayedCall.cancel`` raises if it was made, or cancelled."""
-        call = self._delayed_call
-        if call is None:
+        call, pending = self._delayed_call, self._timers.pending
+        if call is None and self not in pending:
             raise AlreadyCalled
-        self._timers.pending.discard(self)
-        call.cancel()
+        pending.discard(self)
+        if call is not None:
+            call.cancel()
 
     def correct(self, now_us: int) -> None:
         """The reactor may make it too late: let it be made in time."""
         call = self._delayed_call
-        if call is None or not call.active():
+        if call is None:
+            return  # put off: its next turn has the right time
+        if not call.active():
             self._timers.pending.discard(self)  # cancelled behind our back, as trial does with what a test leaves
             return
         missing_seconds = max(self.due_us - now_us, 0) / SECOND_US
@@ -85,21 +91,34 @@ class Timer:
 
     def _ring(self) -> None:
         timers = self._timers
-        early_us = self.due_us - timers.now_us()
-        if early_us > TOLERANCE_US:
-            self._delayed_call = timers.reactor.callLater(early_us / SECOND_US, self._ring)
+        self._delayed_call = None  # it holds this timer, and nothing shall be left to the garbage collector
+        if self.due_us - timers.now_us() > TOLERANCE_US:
+            timers.call_soon(self._wait_again)
             return
         timers.pending.discard(self)
-        self._delayed_call = None  # it holds this timer, and nothing shall be left to the garbage collector
         self.function(*self._arguments)
+
+    def _wait_again(self) -> None:
+        timers = self._timers
+        if self in timers.pending:
+            missing_us = max(self.due_us - timers.now_us(), 0)
+            self._delayed_call = timers.reactor.callLater(missing_us / SECOND_US, self._ring)
 
 
 class SteadyTimers:
     """The pending calls of one reactor, and the alarm that rings if the reactor is late with one of them."""
 
-    def __init__(self, reactor: Any, now_us: Callable[[], int], ring_at: Callable[[int, Callable[[], None]], None]):
+    def __init__(
+        self,
+        reactor: Any,
+        now_us: Callable[[], int],
+        ring_at: Callable[[int, Callable[[], None]], None],
+        call_soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """``call_soon`` calls a function in a later turn of the reactor."""
         self.reactor = reactor
         self.now_us = now_us
+        self.call_soon = call_soon
         self.pending: set[Timer] = set()
         self._ring_at = ring_at
         self._alarm_us = NEVER_US  # when the alarm rings
@@ -136,10 +155,9 @@ class AlarmThread:
     measured by the wall clock where the C library has nothing better (musl, macOS).
     """
 
-    def __init__(self, reactor: Any) -> None:
-        # Twisted's reactor on asyncio makes a delayed call of it, which trial takes for one that a test left behind.
-        loop = getattr(reactor, "_asyncioEventloop", None)
-        self._wake: Callable[..., object] = reactor.callFromThread if loop is None else loop.call_soon_threadsafe
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        """``call_soon`` calls a function in a later turn of the reactor, from any thread."""
+        self._call_soon = call_soon
         self._process = 0  # that has the thread: a fork of it has none, and maybe a lock that stays locked
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -183,7 +201,7 @@ class AlarmThread:
                             wait_seconds = IDLE_SECONDS
                 if function is not None:
                     try:
-                        self._wake(function)
+                        self._call_soon(function)
                     except Exception:
                         return  # the reactor is gone
                 woken.settimeout(wait_seconds)
@@ -212,9 +230,15 @@ def timers_of(reactor: Any) -> Any:
         return found
     timers: SteadyTimers | PlainTimers
     if IAlarmClock.providedBy(reactor):
-        timers = SteadyTimers(reactor, reactor.monotonic_us, reactor.ring_at)
+        timers = SteadyTimers(
+            reactor, reactor.monotonic_us, reactor.ring_at, lambda function: reactor.ring_at(0, function)
+        )
     elif has_wall_clock(reactor):
-        timers = SteadyTimers(reactor, OPERATING_SYSTEM.monotonic_us, AlarmThread(reactor).ring_at)
+        # Twisted's reactor on asyncio makes a delayed call of `callFromThread`, which joins the turn that is under way,
+        # and which trial takes for one that a test left behind.
+        loop = getattr(reactor, "_asyncioEventloop", None)
+        call_soon = reactor.callFromThread if loop is None else loop.call_soon_threadsafe
+        timers = SteadyTimers(reactor, OPERATING_SYSTEM.monotonic_us, AlarmThread(call_soon).ring_at, call_soon)
     else:
         timers = PlainTimers(reactor)
     # An attribute, because a table of reactors would keep those of tests alive for ever.
