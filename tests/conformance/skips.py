@@ -7,7 +7,7 @@ EXHAUSTION = "runs out of file descriptors while accepting; accepting uTP takes 
 UNAWAITED = "ends without waiting for its connections, which the kernel would close behind it"
 HANDLE = "writes to the socket of one connection with getHandle(); many share a UDP socket"
 
-# What is skipped over uTP. Nothing else may be: tests/test_conformance.py looks at the reasons.
+# What is skipped over uTP. Nothing else may be: tests/project/test_conformance.py looks at the reasons.
 SKIPPED = {
     "ConnectionTests.test_resumeProducing": DESCRIPTOR,
     "ConnectionTests.test_resumeProducingWhileDisconnected": DESCRIPTOR,

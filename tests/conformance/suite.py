@@ -2,7 +2,7 @@
 
 Run it as ``python -m twisted.trial --reactor=epoll tests.conformance.suite`` in the root of the
 checkout, with any of the reactors select, poll, epoll and asyncio; for asyncio on uvloop there is
-``python -m tests.conformance.on_uvloop tests.conformance.suite``. tests/test_conformance.py does so
+``python -m tests.conformance.on_uvloop tests.conformance.suite``. tests/project/test_conformance.py does so
 for all five. How the binding works is told in binding.py.
 
 Three kinds of tests are bound:

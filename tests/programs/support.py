@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_examples import Program
+from tests.project.test_examples import Program
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.programs.support import HOST, Installed, sha256_of, some_file, tcp_ports, wait_until
-from tests.test_readme import free_port
+from tests.project.test_readme import free_port
 
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "programs.md").read_text(encoding="utf-8")
 

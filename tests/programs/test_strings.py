@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.programs.support import HOST, ROOT, Installed, tcp_ports
-from tests.test_readme import free_port
+from tests.project.test_readme import free_port
 
 PAGE = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
 FETCH = shlex.quote(str(ROOT / "examples" / "fetch.py"))

@@ -1,0 +1,233 @@
+"""The rules that no linter knows: a pure core, floors, and no traces of one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGE = ROOT / "txutp"
+
+# The floors, lowest first. A module imports only from floors below its own; two modules of one
+# floor do not know each other. A new module is written into this table, and nowhere else.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("core.batch", "core.dscp", "core.packet", "core.sequence", "core.stats", "core.units"),
+    (
+        "core.address",
+        "core.congestion.capacity",
+        "core.congestion.overload",
+        "core.cookies",
+        "core.delay",
+        "core.memory",
+        "core.mtu",
+        "core.pacing",
+        "core.parts",
+        "core.rate",
+        "core.sending",
+        "core.tombstones",
+    ),
+    ("core.bursts", "core.receiving", "core.rtt"),
+    ("core.congestion.interface",),
+    ("core.congestion", "core.congestion.ledbat", "core.congestion.ledbatpp", "core.congestion.shallow"),
+    ("core.congestion.controllers", "core.settings"),
+    ("core.congestion.steering",),
+    ("core.gaps",),
+    ("core.flow",),
+    ("core.liveness",),
+    ("core.connection",),
+    ("core.admission",),
+    ("core.multiplexer",),
+    ("core",),
+    # The glass floor: Twisted, sockets and clocks begin here.
+    ("environment", "rebinding.counts", "socket.encodings", "socket.events", "udp"),
+    ("udp.joiner", "udp.options"),
+    ("udp.sources",),
+    ("udp.offload",),
+    ("arguments", "congestion"),
+    ("rebinding.rules", "strings"),
+    ("timers",),
+    ("socket.program", "testing.network", "udp.ports"),
+    ("errors", "socket.readable", "testing", "udp.marking", "unread"),
+    ("newcomers", "silence", "udp.outbox"),
+    ("protocol",),
+    ("companion", "sharing", "transport"),
+    ("socket.duplex", "tls", "unwrapping"),
+    ("client", "port"),
+    ("endpoints", "rebinding.posing", "socket.sockets"),
+    ("racing", "rebinding", "socket"),
+    # The public names, which the command asks for its version.
+    ("",),
+    ("rebinding.options",),
+    ("rebinding.inheriting",),
+    # The command.
+    (
+        "cli.captures",
+        "cli.exchange",
+        "cli.following",
+        "cli.options",
+        "cli.output",
+        "cli.measurement",
+        "cli.measurement.clock",
+        "cli.measurement.plot",
+        "cli.measurement.wire",
+    ),
+    (
+        "cli.relay",
+        "cli.streams",
+        "cli.measurement.asked",
+        "cli.measurement.ping",
+        "cli.measurement.results",
+        "cli.measurement.streams",
+    ),
+    ("cli.measurement.ends", "cli.measurement.report"),
+    ("cli.measurement.client", "cli.measurement.live", "cli.measurement.server"),
+    ("cli.measurement.compare",),
+    ("cli.measurement.views",),
+    ("cli.cat", "cli.demo", "cli.dump", "cli.forward", "cli.perf"),
+    ("cli",),
+    ("__main__", "rebinding.__main__", "rebinding.startup.sitecustomize"),
+)
+
+# What the core may take from outside: nothing that reads a clock, draws lots, talks or logs.
+ALLOWED_IN_CORE = {
+    "__future__",
+    "array",
+    "bisect",
+    "collections",
+    "collections.abc",
+    "dataclasses",
+    "enum",
+    "functools",
+    "hashlib",
+    "heapq",
+    "math",
+    "struct",
+    "typing",
+}
+
+FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+
+
+def dotted(path: Path) -> str:
+    """The name of a source file as an import would spell it, like ``txutp.core.packet``."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def local(module: str) -> str:
+    """The name that the table of floors uses: without the package in front."""
+    return module.removeprefix("txutp").removeprefix(".")
+
+
+SOURCES = {dotted(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(module: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Every import of a file, wherever it stands, as its line and the full name of the module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+                for _ in range(node.level - 1):
+                    package = package.rpartition(".")[0]
+                base = f"{package}.{base}".rstrip(".")
+            for alias in node.names:
+                # `from txutp.core import packet` means the module packet, not the package.
+                full = f"{base}.{alias.name}"
+                yield node.lineno, full if full in SOURCES else base
+
+
+def is_ours(name: str) -> bool:
+    """Whether an imported name belongs to this package."""
+    return name == "txutp" or name.startswith("txutp.")
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if name.startswith("txutp.core")])
+def test_core_is_pure(module: str) -> None:
+    """The core imports no Twisted, socket, clock, chance or log, so its tests need none either."""
+    path = SOURCES[module]
+
+    strangers = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for line, name in imports(module, path)
+        if name not in ALLOWED_IN_CORE and not name.startswith("txutp.core")
+    ]
+
+    assert strangers == []
+
+
+def test_every_module_has_a_floor() -> None:
+    """The table names every module there is, and each of them once."""
+    listed = [name for floor in FLOORS for name in floor]
+
+    homeless = [module for module in SOURCES if local(module) not in FLOOR_OF]
+
+    assert homeless == []
+    assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("module", list(SOURCES))
+def test_imports_go_down(module: str) -> None:
+    """A file imports only from floors below its own; an import for the type checker counts too."""
+    path = SOURCES[module]
+    floor = FLOOR_OF.get(local(module), len(FLOORS))
+
+    upward = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for line, name in imports(module, path)
+        if is_ours(name) and FLOOR_OF.get(local(name), len(FLOORS)) >= floor
+    ]
+
+    assert upward == []
+
+
+def text_files() -> Iterator[tuple[Path, str]]:
+    """The text files that are in the repository or about to be."""
+    if shutil.which("git") is None:
+        pytest.skip("git is missing: nobody knows which files belong to the repository")
+    listing = subprocess.run(
+        # A clone made by another user is still ours to read.
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode:
+        pytest.skip("not a git checkout: nobody knows which files belong to it")
+    for name in listing.stdout.decode().split("\0"):
+        path = ROOT / name
+        if path.is_file():
+            content = path.read_bytes()
+            if b"\0" not in content:
+                yield path, content.decode("utf-8", "replace")
+
+
+def test_no_path_of_one_machine() -> None:
+    """No file names a directory that exists only where it was written."""
+    # In pieces, so that this file does not find itself; and only where a path begins, so that
+    # an address with such a directory in the middle is none of our business.
+    private = re.compile(r"(?<![\w.-])/(" + "work/|" + "tmp/bash)")
+
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path, text in text_files()
+        for number, line in enumerate(text.splitlines(), 1)
+        if private.search(line)
+    ]
+
+    assert found == []
+
+
+def test_no_package_in_twisted() -> None:
+    """The plugin directory has no __init__.py: installed, it would overwrite Twisted's own."""
+    assert list((ROOT / "twisted").rglob("__init__.py")) == []
