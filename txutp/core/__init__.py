@@ -8,7 +8,7 @@ Units
     sequence numbers are unwrapped integers; they become 16 bits only on the wire.
 
 Floors
-    A file imports only from floors below its own; ``FLOORS`` in ``tests/project/test_house.py`` is the list, and a test.
+    A file imports only from floors below its own.  ``FLOORS`` in ``tests/project/test_house.py`` lists them.
 
 Verbs
     Things go in through ``receive``, ``write``, ``shutdown``, ``close``, ``abort`` and ``handle_timeout``; things

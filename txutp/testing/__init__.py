@@ -11,8 +11,13 @@
 
 Each host has a reactor that knows timers and UDP; ordinary Twisted code runs on it unchanged.  A ``Link`` is one
 direction of a path.  Everything random comes from the network's seed, which its ``repr`` shows.
+
+``Pair`` sets up the usual case: a server and a client of yours, connected.  ``ScriptedPeer`` is a peer that a test
+drives packet by packet, to see what a protocol does when its peer misbehaves or its network fails; it speaks in
+``Packet`` and the types ``ST_DATA``, ``ST_FIN``, ``ST_STATE``, ``ST_RESET`` and ``ST_SYN`` of BEP 29.
 """
 
+from txutp.core.packet import ST_DATA, ST_FIN, ST_RESET, ST_STATE, ST_SYN, Packet
 from txutp.testing.network import (
     Datagram,
     Discipline,
@@ -22,13 +27,23 @@ from txutp.testing.network import (
     SimulatedPort,
     SimulatedReactor,
 )
+from txutp.testing.pair import Pair
+from txutp.testing.scripted import ScriptedPeer
 
 __all__ = [
+    "ST_DATA",
+    "ST_FIN",
+    "ST_RESET",
+    "ST_STATE",
+    "ST_SYN",
     "Datagram",
     "Discipline",
     "Link",
     "Network",
+    "Packet",
+    "Pair",
     "Recorder",
+    "ScriptedPeer",
     "SimulatedPort",
     "SimulatedReactor",
 ]
