@@ -219,7 +219,7 @@ OPTIONS = (
         "congestion",
         ALL,
         "ledbat",
-        "the [congestion controller](docs/congestion.md): `shallow`, `ledbat`, `ledbat++`, or the dotted name of one",
+        "the [congestion controller](docs/explanation/yielding.md): `shallow`, `ledbat`, `ledbat++` or a dotted name",
         a_controller,
         "congestion",
     ),

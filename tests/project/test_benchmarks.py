@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from benchmarks.parts import QUICK, Column, Part, Results, Row, Values, measure_
 from benchmarks.peers import end, why_not
 from benchmarks.processes import Failed, Host, worker
 from benchmarks.support import ROOT, figure, markdown, spread
+from tests.pages import Page
 
 TINY = replace(
     QUICK,
@@ -527,7 +527,7 @@ def test_an_end_that_ends_badly_under_the_profiler_is_a_failure(tmp_path: Path) 
         player.finish()
 
 
-PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+NOTEBOOK = Page("notebook/performance")
 SMALLER = {
     "python -m benchmarks --output results": ["--quick", "--only", "pingpong", "--row", "1/utp"],
     "python -m benchmarks.profile": [],
@@ -536,9 +536,8 @@ SMALLER = {
 
 
 def test_every_block_of_the_page_is_run_here() -> None:
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert {language for language, _ in blocks} == {"sh"}
-    assert {command.strip() for _, command in blocks} == set(SMALLER)
+    assert {block.language for block in NOTEBOOK.blocks} == {"sh"}
+    assert set(NOTEBOOK.commands) == set(SMALLER)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
-"""What ``docs/congestion.md`` shows is true: its commands run, its strings and its table of controllers are right.
+"""What ``docs/explanation/yielding.md`` and the notebook behind it show is true.
 
-Commands are run with ``--quick``, and each pattern of names is narrowed to one scenario.
+The commands of the notebook run, with ``--quick`` and with each pattern of names narrowed to one scenario.  The string
+and the table of controllers on the page are right.
 """
 
 from __future__ import annotations
@@ -21,15 +22,14 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 
 from benchmarks.real.hosts import why_no_wire
+from tests.pages import ROOT, Page
 from txutp import LedbatPlusPlus, Settings
 from txutp.core.congestion import ledbat, ledbatpp, shallow
 from txutp.core.congestion.controllers import CONTROLLERS
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE = (ROOT / "docs" / "congestion.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()
-]
+PAGE = Page("explanation/yielding")
+NOTEBOOK = Page("notebook/congestion")
+COMMANDS = NOTEBOOK.commands
 SMALL = ("profile-shallow", "tcp-reno-q40-together", "late-q40-1.5s", "grid-queue1-8M-10ms", "router")
 TIMEOUT_SECONDS = 120
 
@@ -56,9 +56,10 @@ def run(command: str, place: Path, *more: str) -> str:
 
 def test_every_block_is_run() -> None:
     """No command and no block of another language is added without a test."""
-    assert re.findall(r"^```(\w+)$", PAGE, re.MULTILINE) == ["sh"] * len(COMMANDS)
+    assert PAGE.blocks == []
+    assert [block.language for block in NOTEBOOK.blocks] == ["sh"] * len(COMMANDS)
     assert all(command.startswith((SCENARIOS, REAL)) for command in COMMANDS)
-    assert set(re.findall(r"`(python -m [\w.]+)", PAGE)) <= {SCENARIOS, REAL}
+    assert set(re.findall(r"`(python -m [\w.]+)", NOTEBOOK.text)) <= {SCENARIOS, REAL}
 
 
 @pytest.mark.slow
@@ -80,7 +81,7 @@ def test_real_paths(command: str, tmp_path: Path) -> None:
 
 
 def test_controllers_and_their_targets() -> None:
-    rows = re.findall(r"^\| `([\w+]+)`( \(default\))? \| .* \| (\d+) ms \|$", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w+]+)`( \(default\))? \| .* \| (\d+) ms \|$", PAGE.text, re.MULTILINE)
     targets = {"shallow": shallow, "ledbat++": ledbatpp, "ledbat": ledbat}
 
     assert {name: int(target) * 1_000 for name, _, target in rows} == {
@@ -92,8 +93,8 @@ def test_controllers_and_their_targets() -> None:
 
 
 def test_the_string_and_the_settings_are_the_same() -> None:
-    [string] = re.findall(r"`(utp:\S+)`", PAGE)
-    [settings] = re.findall(r"`(Settings\([^`]*\))`", PAGE)
+    [string] = re.findall(r"`(utp:\S+)`", PAGE.text)
+    [settings] = re.findall(r"`(Settings\([^`]*\))`", PAGE.text)
 
     assert serverFromString(reactor, string)._settings == eval(
         settings, {"Settings": Settings, "LedbatPlusPlus": LedbatPlusPlus}

@@ -11,8 +11,8 @@ milliseconds, which is possible because of five rules that LEDBAT lacks:
 - a loss costs half the window only if there was a queue, and nothing pushes for some seconds then, because somebody
   else wants it; on an empty queue it is the path's own loss.  ``capacity.py`` tells of queues too short to be seen.
 
-The rules and their numbers come from a simulation study of many variants; ``docs/congestion.md`` shows what they reach
-in this project's own scenarios.  All updates are per acknowledgement, scaled by its share of the window.
+The rules and their numbers come from a simulation study of many variants; ``docs/notebook/congestion.md`` shows what
+they reach in this project's own scenarios.  All updates are per acknowledgement, scaled by its share of the window.
 """
 
 from __future__ import annotations
