@@ -29,7 +29,7 @@ from txutp import UTPClientEndpoint, listenUTP
 LOCAL = "127.0.0.1"
 PROCESSES = 2
 
-# A dead peer is noticed by the error that its host sends for a keepalive, and another one (docs/security.md).
+# Two ICMP errors from its host, each drawn by a keepalive, show a dead peer (docs/explanation/security.md).
 NOTICED_SECONDS = 29.5 + 6
 
 # How long a stopped process stays so, and what writes are: bytes, and seconds between two of one connection.

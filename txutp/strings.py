@@ -277,7 +277,7 @@ OPTIONS = (
         "believeUnreachable",
         ALL,
         "no",
-        "whether ICMP errors end an attempt to connect; `no` for [hole punching](docs/holepunching.md)",
+        "whether ICMP errors end an attempt to connect; `no` for [hole punching](docs/howto/holepunching.md)",
         yes_or_no,
         "believe_unreachable",
     ),

@@ -1,4 +1,4 @@
-"""``docs/commands.md``: its commands run, it names every command, and its exit codes are those of the code."""
+"""``docs/reference/commands.md``: its commands run, every command is on it, exit codes are those of the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cli.support import ROOT, TIMEOUT_SECONDS, Running, run
 from tests.cli.test_dump import conversation, write
 from txutp.cli import main, output
 
-PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
 RECEIVE, SEND, HERE, THERE, DUMP = (
     text.strip() for text in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )

@@ -1,4 +1,4 @@
-"""What ``docs/perf.md`` shows is true: its commands run, their output looks so, its tables are complete."""
+"""What ``docs/howto/perf.md`` shows is true: its commands run, their output looks so, its tables are complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cli.support import ROOT, Running, run
 from txutp.cli import main, output
 from txutp.cli.perf import perf
 
-PAGE = (ROOT / "docs" / "perf.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "perf.md").read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines()]
 SERVER, *CLIENTS = COMMANDS

@@ -1,6 +1,6 @@
 """The checks of a conversation; they hold whatever its path does.
 
-``ending_of`` names each end, also those that are sad but no failures; ``docs/conversations.md`` explains these.
+``ending_of`` names each end; ``docs/notebook/conversations.md`` explains those that are no failures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``--peers-page FILE`` writes how the cells of the matrix went into the tables of docs/peers.md, or of a copy."""
+"""``--peers-page FILE`` writes how the cells of the matrix went into docs/notebook/peers.md, or a copy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The same scripted packets for a server of ours and one of libutp: what each answers, and why it differs.
 
-``python -m tests.interop.deviations`` writes ``docs/deviations.md`` anew.
+``python -m tests.interop.deviations`` writes ``docs/notebook/deviations.md`` anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from txutp.core.packet import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE = ROOT / "docs" / "deviations.md"
+PAGE = ROOT / "docs" / "notebook" / "deviations.md"
 HOST = "127.0.0.1"
 WINDOW_BYTES = 1 << 20
 MASK16 = 0xFFFF

@@ -1,4 +1,4 @@
-"""The tables in docs/peers.md: what the table of peers says, and how its cells went when they were run last."""
+"""The tables in docs/notebook/peers.md: what the table of peers says, and how its cells went last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .matrix import ROLES, Cell, Peer
 from .support import ROOT
 from .table import CELLS, PEERS, ROWS
 
-PAGE = ROOT / "docs" / "peers.md"
+PAGE = ROOT / "docs" / "notebook" / "peers.md"
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 NOT_RUN, FAILED, OK, IMPOSSIBLE = "not run", "**fails**", "ok", "-"

@@ -1,4 +1,4 @@
-"""What libutp answers to the same packets: each difference is on ``docs/deviations.md`` with a reason, and no other."""
+"""What libutp answers to the same packets: ``docs/notebook/deviations.md`` has each difference with a reason."""
 
 from __future__ import annotations
 

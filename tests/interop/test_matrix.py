@@ -94,8 +94,8 @@ def test_the_command_of_the_page(tmp_path: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
     copy = tmp_path / "peers.md"
     copy.write_text(re.sub(r"\d{4}-\d\d-\d\d", "2001-01-01", text), encoding="utf-8")
-    words = command("--peers-page docs/peers.md")
-    words[words.index("docs/peers.md")] = str(copy)
+    words = command("--peers-page docs/notebook/peers.md")
+    words[words.index("docs/notebook/peers.md")] = str(copy)
     words += ["-k", "server-closes and utp-native and we-connect"]
 
     subprocess.run(words, cwd=ROOT, check=True, timeout=COMMAND_SECONDS, stdout=subprocess.DEVNULL)

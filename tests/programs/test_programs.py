@@ -1,6 +1,6 @@
 """Programs of others over uTP move real data, prove that it went over uTP, and end as they should.
 
-The command lines are those of ``docs/programs.md``, on free ports.
+The command lines are those of ``docs/howto/programs.md``, on free ports.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from tests.programs.support import HOST, Installed, sha256_of, some_file, tcp_ports, wait_until
 from tests.project.test_readme import free_port
 
-PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "programs.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "howto" / "programs.md").read_text(encoding="utf-8")
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,4 +1,4 @@
-"""Programs and libraries of others that take endpoint strings, given those of ``docs/programs.md``."""
+"""Programs and libraries of others that take endpoint strings, given those of ``docs/howto/programs.md``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.programs.support import HOST, ROOT, Installed, tcp_ports
 from tests.project.test_readme import free_port
 
-PAGE = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "programs.md").read_text(encoding="utf-8")
 FETCH = shlex.quote(str(ROOT / "examples" / "fetch.py"))
 
 pytestmark = [

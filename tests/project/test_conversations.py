@@ -16,7 +16,7 @@ from tests.conversations.program import draw
 from txutp.core.connection import Connection
 
 ROOT = Path(__file__).parent.parent.parent
-DOCUMENT = (ROOT / "docs" / "conversations.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "notebook" / "conversations.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^(python -m tests\.conversations .+)$", DOCUMENT, re.MULTILINE)
 
 # In CI.

@@ -1,4 +1,4 @@
-"""The examples do what ``docs/examples.md`` says of them: each command there runs, on free ports instead of 6881."""
+"""The examples do what ``docs/howto/examples.md`` says of them: each command runs, on free ports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ HOST = "127.0.0.1"
 TIMEOUT_SECONDS = 30
 REACTORS = ["default", "asyncio"]
 ROWS = re.findall(
-    r"^\| (`.*?`) \| .* \| (.*) \|$", (ROOT / "docs" / "examples.md").read_text(encoding="utf-8"), re.MULTILINE
+    r"^\| (`.*?`) \| .* \| (.*) \|$",
+    (ROOT / "docs" / "howto" / "examples.md").read_text(encoding="utf-8"),
+    re.MULTILINE,
 )
 
 pytestmark = [

@@ -13,7 +13,7 @@ from tests.fuzz.seeds import CORPUS, seeds
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE = (ROOT / "docs" / "fuzzing.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "notebook" / "fuzzing.md").read_text(encoding="utf-8")
 SECONDS_EACH = 20
 SECONDS_PLAIN = 3
 

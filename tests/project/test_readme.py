@@ -32,7 +32,7 @@ from txutp import (
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MAP = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+MAP = (ROOT / "docs" / "explanation" / "house.md").read_text(encoding="utf-8")
 
 TIMEOUT_SECONDS = 60
 INSTALL_SECONDS = 300

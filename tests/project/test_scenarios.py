@@ -1,4 +1,4 @@
-"""The list of scenarios in docs/scenarios.md names tests that exist."""
+"""The list of scenarios in docs/notebook/scenarios.md names tests that exist."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent
-SCENARIOS = TESTS.parent / "docs" / "scenarios.md"
+DOCS = TESTS.parent / "docs"
+SCENARIOS = DOCS / "notebook" / "scenarios.md"
+SECURITY = DOCS / "explanation" / "security.md"
 
 
 def test_every_scenario_names_its_tests() -> None:
@@ -21,7 +23,7 @@ def test_every_scenario_names_its_tests() -> None:
 
 
 def test_every_promise_about_security_names_tests_that_exist() -> None:
-    names = re.findall(r"`([\w/.]+)::(\w+)`", (SCENARIOS.parent / "security.md").read_text(encoding="utf-8"))
+    names = re.findall(r"`([\w/.]+)::(\w+)`", SECURITY.read_text(encoding="utf-8"))
     assert len(names) > 20
     for file, name in names:
         assert re.search(rf"^(async )?def {name}\(", (TESTS / file).read_text(), re.MULTILINE), name

@@ -1,4 +1,4 @@
-"""A short run of ``python -m tests.soak``; docs/security.md tells what a long one came to."""
+"""A short run of ``python -m tests.soak``; docs/explanation/security.md tells what a long one came to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attempts to connect that outlive ICMP errors, and what ``docs/holepunching.md`` says of them."""
+"""Attempts to connect that outlive ICMP errors, and what ``docs/howto/holepunching.md`` says of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from txutp.core.packet import ST_SYN
 
 LOCAL = "127.0.0.1"
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE = (ROOT / "docs" / "holepunching.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "holepunching.md").read_text(encoding="utf-8")
 
 STUBBORN = Settings(believe_unreachable=False, syn_timeout_us=200_000)
 ICMP_ERRORS = [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES]
@@ -143,7 +143,7 @@ def test_the_page_shows_a_program_and_the_commands_of_the_list_of_examples() -> 
     """A test of the examples runs the commands; each is in that list as it is here."""
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert [language for language, _ in blocks] == ["python", "sh", "sh"]
-    examples = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    examples = (ROOT / "docs" / "howto" / "examples.md").read_text(encoding="utf-8")
     assert all(f"`{command.strip()}`" in examples for language, command in blocks if language == "sh")
 
 

@@ -501,7 +501,7 @@ def test_sentences(tmp_path: Path, words: list[str], sentence: str) -> None:
 
 
 def test_the_options_are_those_of_the_page(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "howto" / "programs.md").read_text(encoding="utf-8")
     cells = re.findall(r"^\| (`--.*?) \|", page, re.MULTILINE)
     done = rebind("--help", place=tmp_path)
     assert done.returncode == 0

@@ -884,7 +884,7 @@ async def test_utp_native_talks_to_a_server(peer: list[str]) -> None:
 
 # -- documentation --
 
-PAGE = (ROOT / "docs" / "socket.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "socket.md").read_text(encoding="utf-8")
 
 
 def test_every_row_of_the_page_names_a_test() -> None:

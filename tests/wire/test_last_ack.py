@@ -130,7 +130,7 @@ def test_the_end_that_closes_first_waits() -> None:
 
 
 def test_a_client_that_answers_no_late_packets_does_not_wait() -> None:
-    """``docs/programs.md`` offers that to scripts that have to end soon."""
+    """``docs/howto/programs.md`` offers that to scripts that have to end soon."""
     scene = lossy_client(settings=Settings(tombstone_us=0))
     scene.client.transport.loseConnection()  # type: ignore[union-attr]
     scene.run(SOON)

@@ -3,7 +3,7 @@
 The multiplexer unpacks headers in place and hands the fields on as arguments, because an object per packet costs more
 than everything else that happens to it.  ``Packet`` is the readable form, for tests, traces and the command line.
 
-Extensions that we send, and when (``docs/wire.md`` says why)
+Extensions that we send, and when (``docs/explanation/wire.md`` says why)
 
     ========================  =======================  ================================================================
     extension                 packet                   condition

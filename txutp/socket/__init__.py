@@ -8,7 +8,7 @@
     server.listen(6881)
     run()
 
-``docs/socket.md`` lists everything, and where it differs from Node.js.
+``docs/reference/socket.md`` lists everything, and where it differs from Node.js.
 """
 
 from txutp.socket.duplex import Address, WriteAfterEnd

@@ -13,7 +13,7 @@ A ``Socket`` stands between an application, which it calls through events, and a
 No event is emitted within a call of the application: ``_do_later`` puts it off to a turn of its own.  Calls of the
 transport come in a turn of their own already; they begin with ``_do_now``, so that the order stays right.
 
-``docs/socket.md`` lists everything, and where it differs from Node.js.
+``docs/reference/socket.md`` lists everything, and where it differs from Node.js.
 """
 
 from __future__ import annotations
