@@ -13,6 +13,8 @@ README = HERE / "README.md"
 CLI = ["click>=8.1", "dpkt>=1.9.8", "rich>=13", 'pywin32>=226; platform_system == "Windows"']
 # What else there is to compare with is left out where it is not installed.
 BENCHMARKS = [*CLI, "aioquic>=1.2", "matplotlib>=3.7"]
+# The site: "sphinx-build docs SOMEWHERE".
+DOCS = ["furo>=2024.8.6", "matplotlib>=3.7", "myst-parser>=4", "sphinx>=8", "sphinx-copybutton>=0.5.2"]
 EXAMPLES = ["bencode2>=0.3", "Twisted[conch,tls]>=24.7"]
 ON_LINUX = 'sys_platform == "linux" and platform_machine == "x86_64" and implementation_name == "cpython"'
 # What has wheels for Linux; the tests skip what is missing.
@@ -82,9 +84,10 @@ setup(
     extras_require={
         "benchmarks": BENCHMARKS,
         "cli": CLI,
+        "docs": DOCS,
         "examples": EXAMPLES,
         "fuzz": FUZZ,
-        "test": sorted({*TEST, *REACTORS, *FUZZ, *BENCHMARKS, *EXAMPLES}, key=str.lower),
+        "test": sorted({*TEST, *REACTORS, *FUZZ, *BENCHMARKS, *DOCS, *EXAMPLES}, key=str.lower),
     },
     entry_points={"console_scripts": ["txutp = txutp.cli:main"]},
     zip_safe=False,
