@@ -15,6 +15,8 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import graphs  # noqa: E402
+
 import txutp  # noqa: E402
 
 project = "txutp"
@@ -87,5 +89,6 @@ def name_interfaces(
 
 
 def setup(app: Any) -> None:
+    graphs.draw(HERE / "_static" / "graphs")
     app.connect("missing-reference", find_public)
     app.connect("autodoc-process-signature", name_interfaces)

@@ -21,6 +21,7 @@ TEST_COMMAND = (ROOT / "tests" / "run").read_text(encoding="utf-8")
 SHORTER = {
     ".venv/bin/python -m pytest tests/wire/test_close.py": "--collect-only -q",
     "pre-commit install": "",
+    ".venv/bin/python -m sphinx -W -n docs docs/_build": "--version",
     "python -m benchmarks compare HEAD --only streams-loopback": "--quick --rounds 1 --row utp",
     "towncrier build --draft": "",
 }

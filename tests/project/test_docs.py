@@ -9,7 +9,11 @@ from tests.pages import Page
 
 @pytest.mark.parametrize(
     ("page", "notebook"),
-    [("explanation/yielding", "notebook/congestion"), ("explanation/speed", "notebook/performance")],
+    [
+        ("explanation/yielding", "notebook/congestion"),
+        ("explanation/speed", "notebook/performance"),
+        ("explanation/comparison", "notebook/performance"),
+    ],
 )
 def test_figures_on_a_page_are_those_of_its_notebook(page: str, notebook: str) -> None:
     """Each row of a table of figures stands in a table of the notebook, maybe with more columns."""
