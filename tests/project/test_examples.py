@@ -239,6 +239,20 @@ def test_chat(place: Path) -> None:
             assert listener.end() == ["Bob: good morning", "Bob: anybody?", "goodbye"]
 
 
+@pytest.mark.skipif(importlib.util.find_spec("bencode2") is None, reason="needs bencode2")
+def test_ut_holepunch(place: Path) -> None:
+    """Two peers that know the relay alone meet."""
+    with running(commands("ut_holepunch.py", "0")[0], place) as relay:
+        [_, first, second] = commands("ut_holepunch.py", relay.port())
+        with running(first.rpartition(" ")[0] + " 0", place) as one:
+            one_id = one.until(r"relay as (\S+)")[1]
+            relay.until(one_id)
+            with running(second.rpartition(" ")[0] + " 0", place) as other:
+                other_id = other.until(r"relay as (\S+)")[1]
+                one.until(f"met {other_id}")
+                other.until(f"met {one_id}")
+
+
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
 def test_copy_file(place: Path, terminal: bool) -> None:
     """A file arrives whole, and a terminal shows how that goes."""

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is mi
 USUAL = ("bash", "env", "dirname", "mktemp", "rm", "cat", "sort", "cksum", "sleep", "chmod", "mkdir", "cp", "touch")
 # It makes environments with itself in them.
 PYTHON = 'if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi'
-TOOLS = ("tshark", "tcpdump", "rsync", "ip", "node", "npm")
+TOOLS = ("tshark", "tcpdump", "rsync", "nft", "ip", "node", "npm")
 
 
 class Place:
@@ -113,8 +113,8 @@ def test_without_any_tool_it_ends_well_and_says_what_was_left_out(place: Place) 
     (place.bin / "npm").unlink()
     code, said, _ = place.run("-k", "x", APT="no")
     assert code == 0, said
-    assert "sudo apt-get install tshark tcpdump rsync iproute2 nodejs npm" in said
-    assert "the tests that need it were left out: tshark tcpdump rsync iproute2 nodejs npm" in said
+    assert "sudo apt-get install tshark tcpdump rsync nftables iproute2 nodejs npm" in said
+    assert "the tests that need it were left out: tshark tcpdump rsync nftables iproute2 nodejs npm" in said
 
 
 def test_a_failure_is_said_last(place: Place) -> None:
@@ -131,8 +131,8 @@ def test_root_says_what_it_installs_and_may_be_asked_not_to(place: Place) -> Non
     assert calls(called, "apt-get") == []
 
     code, said, called = place.run("-k", "x")
-    assert "Installing tshark tcpdump rsync iproute2 nodejs with apt-get (APT=no tests/run would not)." in said
-    assert calls(called, "apt-get install -qq -y --no-install-recommends tshark tcpdump rsync iproute2 nodejs")
+    assert "Installing tshark tcpdump rsync nftables iproute2 nodejs with apt-get (APT=no tests/run would not)." in said
+    assert calls(called, "apt-get install -qq -y --no-install-recommends tshark tcpdump rsync nftables iproute2 nodejs")
     assert code == 0, said  # they are still missing, and that is said
     assert "were left out: tshark" in said
 
