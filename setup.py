@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from setuptools import setup
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
+
+# Where the repository's files are shown, ending in "/", as soon as that is a public address.
+REPOSITORY = ""
+
+
+def long_description() -> str:
+    """The README as a package index shows it: links into the repository are absolute.
+
+    While ``REPOSITORY`` has no address, their words stay and pictures are left out: relative links lead nowhere there.
+    """
+    if not README.exists():
+        return ""
+    text = README.read_text(encoding="utf-8")
+    relative = r"(?!https?:|#)([^)]*)"
+    if REPOSITORY:
+        return re.sub(rf"\]\({relative}\)", rf"]({REPOSITORY}\1)", text)
+    text = re.sub(rf"!\[[^\]]*\]\({relative}\)\n\n?", "", text)
+    return re.sub(rf"\[([^\]]+)\]\({relative}\)", r"\1", text)
+
 
 # Twisted starts processes on Windows with pywin32, and the command's demonstration has two.
 CLI = ["click>=8.1", "dpkt>=1.9.8", "rich>=13", 'pywin32>=226; platform_system == "Windows"']
@@ -44,7 +64,7 @@ setup(
     name="txutp",
     version="0.1.0",
     description="uTP (BEP 29) for Twisted: a stream over UDP that yields to other traffic",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=long_description(),
     long_description_content_type="text/markdown",
     author="The txutp authors",
     license="MIT",

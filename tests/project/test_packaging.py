@@ -186,6 +186,18 @@ def test_contents(artifacts: dict[str, Path], kind: str) -> None:
     assert names.isdisjoint({"twisted/__init__.py", "twisted/plugins/__init__.py"})
 
 
+def test_a_package_index_gets_no_link_that_leads_nowhere(artifacts: dict[str, Path]) -> None:
+    """There the README stands alone: links into the repository are absolute, or words."""
+    with zipfile.ZipFile(artifacts["wheel"]) as wheel:
+        [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        text = wheel.read(name).decode()
+
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert "# txutp" in text
+    assert any(link.startswith("https://") for link in links)
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
 def test_the_source_distribution_is_the_checkout(artifacts: dict[str, Path], tree: Path) -> None:
     """Packagers run the tests from it, and most files are of some use to a test."""
     files = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
