@@ -230,7 +230,7 @@ def adoptUTPPort(
     settings: Settings | None = None,
     datagramProtocol: Any = None,
 ) -> UTPPort:
-    """The same on a UDP socket that somebody else has bound, and maybe used; as ``reactor.adoptDatagramPort``.
+    """Listen for uTP on a UDP socket that other code has bound, as ``reactor.adoptDatagramPort`` does.
 
     The descriptor is duplicated: it stays yours to close.  What has arrived already is read.  ValueError says what is
     wrong with a descriptor that is not of such a socket.

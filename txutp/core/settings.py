@@ -36,16 +36,16 @@ class Settings:
 
     It is called once when the settings are made, to see whether that is a controller."""
     target_delay_us: int | None = None
-    """How long our packets may wait in queues; None leaves it to the controller (LEDBAT: 100 ms, RFC 6817)."""
+    """Time that our packets may wait in queues; None is the default of the controller (LEDBAT: 100 ms, RFC 6817)."""
 
     dscp: int | str | None = None
-    """How the network shall treat our packets (RFC 2474): a number from 0 to 63, or a name as ``"le"``, ``"cs1"``,
-    ``"af11"``, ``"ef"``; it is a number from then on.  None means lower effort (RFC 8622), as libtorrent and
-    Transmission have it; a socket that was adopted keeps what it has.  A system that refuses it is no failure."""
+    """The DSCP mark of our packets (RFC 2474): a number from 0 to 63, or a name such as ``"le"``, ``"cs1"``,
+    ``"af11"`` or ``"ef"``, which becomes a number.  None is lower effort (RFC 8622), as in libtorrent and
+    Transmission; an adopted socket keeps its mark.  A system may refuse the mark; that is not an error."""
     maximum_datagram_bytes: int | None = None
     """The largest datagram we send; None means 1402 over IPv4 and 1232 over IPv6, as libutp."""
     receive_buffer_bytes: int = 1 << 20
-    """What a connection holds for an application that does not read; the window that the peer sees."""
+    """Bytes that a connection holds for an application that does not read: the window that the peer sees."""
     receive_memory_bytes: int | None = None
     """What all connections of the port hold of received data, with 100 bytes for each segment: data that paused readers
     have not taken, also of connections that have ended, and segments behind a gap.  When it is used up windows shrink,
@@ -57,9 +57,9 @@ class Settings:
     minimum_timeout_us: int = 500_000
     """The shortest retransmission timeout (BEP 29)."""
     maximum_timeout_us: int = 60 * SECOND_US
-    """The longest one, after back-off (RFC 6298 2.5)."""
+    """The longest retransmission timeout, after back-off (RFC 6298 2.5)."""
     maximum_timeouts: int = 5
-    """So many retransmission timeouts in a row end the connection (libutp)."""
+    """Retransmission timeouts in a row that end the connection (libutp)."""
 
     syn_timeout_us: int = 3 * SECOND_US
     """Wait for the answer to the first SYN; doubled each time.  libtorrent opens a twin for an earlier repetition."""
@@ -69,16 +69,16 @@ class Settings:
     an answer, a RESET or the timeout.  Two peers that punch holes through NATs (BEP 55) can meet such an error before
     the hole is there."""
     connect_timeout_us: int = 30 * SECOND_US
-    """How long an outgoing connection may take when the caller did not say."""
+    """Time for an outgoing connection to come up, unless the caller gave a ``timeout``."""
     half_open_timeout_us: int = 10 * SECOND_US
-    """How long an incoming connection may stay unconfirmed."""
+    """Time that an incoming connection may stay unconfirmed (half-open)."""
     keepalive_us: int | None = 29 * SECOND_US
     """After so long without sending, or hearing, a packet goes out that keeps NAT bindings open and asks the peer to
     answer; None: never.  A peer that has answered such a packet before, and leaves 20 of them unanswered (28 s), is
     gone: with the default value that takes a minute.  One that never has is not asked more than a few times."""
     idle_timeout_us: int | None = None
-    """A connection that hears nothing for so long ends, whatever its peer answers; None: never, as TCP.  Keep it above
-    the peer's keepalive."""
+    """Time without any packet from the peer after which a connection ends; None means never, as with TCP.  Keep it
+    above the peer's keepalive."""
     close_timeout_us: int = 1 * SECOND_US
     """After close and with everything delivered, how long the application waits for the last FIN, theirs or the ack of
     ours.  Three retransmission timeouts are waited for in any case.  Without an ack our FIN is sent on behind its back,
@@ -90,14 +90,15 @@ class Settings:
     """Connections on this port, both directions.  Unconfirmed ones make room, and those that have been silent for
     longer than three keepalives; beyond that SYNs are not answered."""
     maximum_connections_per_address: int = 10_000
-    """The same for one remote host."""
+    """Connections with one remote host."""
     maximum_half_open: int = 1_000
     """Unconfirmed incoming connections; of further SYNs nothing is remembered, but they are answered, and connect
     (``cookies.py``).  A larger backlog counts."""
     maximum_half_open_per_address: int = 500
-    """The same for one remote host.  Anybody can forge its address, so this keeps nobody out either."""
+    """Unconfirmed incoming connections from one remote host.  Addresses can be forged, so SYNs beyond this limit are
+    answered as well."""
     resets_per_second: int = 100
-    """RESETs for packets of unknown connections; 0: never."""
+    """RESETs per second for packets of unknown connections; 0 means none."""
 
     def __post_init__(self) -> None:
         if self.dscp is not None:

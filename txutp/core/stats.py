@@ -57,16 +57,16 @@ class PortStats:
     connections: int
     """Connections on the UDP port, those of clients that leave from there included."""
     half_open: int
-    """Those of them that others began, and that did not prove their source yet."""
+    """Incoming connections among them whose source is not proven yet."""
 
     datagrams_received: int
     """Datagrams of every kind that came."""
     bytes_received: int
-    """Their bytes."""
+    """Bytes of the datagrams that were received."""
     datagrams_sent: int
     """Datagrams that left."""
     send_calls: int
-    """System calls for that, so that ``datagrams_sent / send_calls`` is the batch size."""
+    """System calls for sending, so that ``datagrams_sent / send_calls`` is the batch size."""
     sends_refused: int
     """Times that the socket was full; what it did not take left later."""
     sends_failed: int
@@ -97,9 +97,9 @@ class PortStats:
     asked_buffer_bytes: int | None
     """Kernel memory for datagrams that we asked for, each way; None if the port has no buffers of its own."""
     granted_receive_bytes: int | None
-    """What the kernel granted for datagrams that come; None if that is not known."""
+    """Kernel memory granted for datagrams that arrive; None if that is not known."""
     granted_send_bytes: int | None
-    """The same for those that leave."""
+    """Kernel memory granted for datagrams that are sent; None if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +117,9 @@ class ConnectionStats:
     rtt: float
     """Round-trip time, smoothed (RFC 6298)."""
     rttvar: float
-    """Its variation."""
+    """Variation of the round-trip time (RFC 6298)."""
     minrtt: float
-    """The shortest one."""
+    """The shortest round trip."""
     rto: float
     """The retransmission timeout as it stands, back-off included."""
 
@@ -151,17 +151,17 @@ class ConnectionStats:
     unacked: int
     """Packets that left and are not acknowledged, those behind a gap included."""
     lost: int
-    """Those of them that are taken for lost and wait to be sent again."""
+    """Packets in flight that are considered lost and wait to be sent again."""
 
     lastsnd: float
     """How long ago we sent a packet of any type."""
     lastrcv: float
-    """How long ago one came.  Every packet of uTP has an acknowledgement, so this is ``lastack`` too."""
+    """How long ago a packet arrived.  Every packet of uTP has an acknowledgement, so this is ``lastack`` too."""
 
     bytes_sent: int
     """Payload bytes that left, retransmissions included."""
     bytes_retrans: int
-    """Those of them that were retransmissions."""
+    """Payload bytes of retransmissions."""
     bytes_acked: int
     """Payload bytes that the peer acknowledged."""
     bytes_received: int
