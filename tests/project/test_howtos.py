@@ -79,8 +79,9 @@ def test_tls(tmp_path: Path) -> None:
 def test_a_controller_of_your_own(tmp_path: Path) -> None:
     """The program prints what the page shows: time is virtual, and the seed is fixed."""
     page = Page("howto/controllers")
-    with program(page.programs[0], tmp_path) as client:
-        assert client.end() == texts(page)[0].splitlines()
+    [text], [shown] = page.programs, texts(page)
+    with program(text, tmp_path) as client:
+        assert client.end() == shown.splitlines()
 
 
 def test_statistics(tmp_path: Path) -> None:
@@ -88,7 +89,8 @@ def test_statistics(tmp_path: Path) -> None:
     from txutp import ConnectionStats, PortStats
 
     page = Page("howto/statistics")
-    with program(page.programs[0].replace("6881", str(free_port())), tmp_path) as client:
+    [text] = page.programs
+    with program(text.replace("6881", str(free_port())), tmp_path) as client:
         said = client.end()
     assert said[0].startswith("state CONNECTED, 20000000 bytes acknowledged")
     assert re.fullmatch(r"rtt \d+\.\d\d ms, queue -?\d+\.\d\d ms, window \d+ bytes, mss \d+", said[1])
@@ -105,7 +107,7 @@ class TestBackground:
     @contextmanager
     def forwarded(self, server_port: int, place: Path) -> Iterator[str]:
         """The two forwarders of the page, in front of a server; the TCP port for clients."""
-        there, here = Page("howto/background").commands[:2]
+        there, here, _ = Page("howto/background").commands
         there = there.replace("utp:6881", f"utp:0:interface={HOST}").replace(":873", f":{server_port}")
         with running(there, place) as server:
             server_utp_port = server.until(r"Forwarding \S+:(\d+) to")[1]
