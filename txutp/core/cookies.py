@@ -41,6 +41,11 @@ class SynCookies:
         self._good_until_us = -1  # for all that were given out
         self._spent: OrderedDict[tuple[Address, int, int], int] = OrderedDict()  # and until when it matters
 
+    def share(self, key: bytes, lifetime_us: int, now_us: int) -> None:
+        """Use a key of ``KEY_BYTES`` that others use as well, whose cookies may be out."""
+        self._key = key
+        self._good_until_us = max(self._good_until_us, now_us + 2 * lifetime_us)
+
     def are_out(self, now_us: int) -> bool:
         """Whether somebody may have one that is still good."""
         return now_us < self._good_until_us

@@ -20,7 +20,7 @@ from txutp.core.address import local_of, remote_of, with_local
 from txutp.core.admission import COOKIE, REMEMBER, Admission, ConnectionRefused, end_silent
 from txutp.core.batch import Address, Batch
 from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, TIMED_OUT, Connection
-from txutp.core.cookies import EARLY, PROOF, SynCookies
+from txutp.core.cookies import EARLY, NOTHING, PROOF, SynCookies
 from txutp.core.flow import NEVER_US
 from txutp.core.liveness import PROVEN, SUSPECTED, ClosedPorts, sent_us_of
 from txutp.core.memory import LEAST_WINDOW_BYTES, ReceiveMemory
@@ -95,6 +95,7 @@ class Multiplexer:
         self.failures: list[Exception] = []  # what congestion controllers raised, to be logged
         self.replies: deque[Batch] = deque(maxlen=1_000)  # single packets for those who have no connection
         self._random_bytes = random_bytes
+        self.draw_id = self._random_id  # chooses the receive ids of connections that we begin
         self._headers = HeaderBlock(RUN_MAXIMUM_SEGMENTS)
         self._connections: dict[Key, Connection] = {}
         self._admission = Admission(self._connections, self._evict)
@@ -164,6 +165,24 @@ class Multiplexer:
         if not is_utp_untrusted(datagram):
             return None
         return self._by_either_id(address, datagram[2] << 8 | datagram[3])
+
+    def knows(self, datagram: bytes, address: Address, now_us: int) -> bool:
+        """Whether a packet, which is no SYN, is for a connection that is here, was here, or begins with a cookie."""
+        _, _, connection_id, _, _, _, sequence, ack = HEADER.unpack_from(datagram)
+        key = (address, connection_id)
+        if key in self._connections or self._tombstones.get(key, now_us) is not None:
+            return True
+        if self._unpinned(address, connection_id) is not None:
+            return True
+        lifetime_us = self.settings.half_open_timeout_us
+        return (
+            self._cookies.are_out(now_us)
+            and self._cookies.judge(address, connection_id, sequence, ack, lifetime_us, now_us) != NOTHING
+        )
+
+    def share_cookies(self, key: bytes, now_us: int) -> None:
+        """Take cookies for our own that were made with this key, on a port with the same settings, until now."""
+        self._cookies.share(key, self.settings.half_open_timeout_us, now_us)
 
     # -- ICMP --
 
@@ -674,10 +693,13 @@ class Multiplexer:
         """A random id that cannot be mistaken for one of another connection to the same address."""
         ends = self._ends(address)
         for _ in range(1_000):
-            candidate = int.from_bytes(self._random_bytes(2), "big")
+            candidate = self.draw_id()
             if FIRST_ID <= candidate <= LAST_ID and all(self._is_free(where, candidate) for where in ends):
                 return candidate
         raise ConnectionRefused(f"no connection id is left for {address}")
+
+    def _random_id(self) -> int:
+        return int.from_bytes(self._random_bytes(2), "big")
 
     def _is_free(self, address: Address, candidate: int) -> bool:
         # two initiators, or one and an acceptor, use neighbouring ids
