@@ -93,6 +93,7 @@ setup(
         "txutp.socket",
         "txutp.testing",
         "txutp.udp",
+        "txutp.workers",
         "twisted.plugins",
     ],
     # The explicit root makes `pip install -e .` put this directory on sys.path, the only place

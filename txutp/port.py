@@ -32,6 +32,24 @@ from txutp.transport import log_prefix_of
 from txutp.udp.ports import KERNEL_BUFFER_BYTES, twisted_address
 
 
+def stats_of(utp: UTPProtocol) -> PortStats:
+    """How a UDP port is doing."""
+    multiplexer = utp.multiplexer
+    receive_bytes, send_bytes = (
+        getattr(utp.port, name, 0) or None for name in ("granted_receive_bytes", "granted_send_bytes")
+    )
+    counters = multiplexer.counters.snapshot()
+    return PortStats(
+        connections=len(multiplexer),
+        half_open=multiplexer.half_open,
+        held_bytes=multiplexer.memory.held_bytes,
+        asked_buffer_bytes=KERNEL_BUFFER_BYTES if receive_bytes else None,
+        granted_receive_bytes=receive_bytes,
+        granted_send_bytes=send_bytes,
+        **{name: count for name, count in counters.items() if name in PortStats.__slots__},
+    )
+
+
 @implementer(IListeningPort, ILoggingContext)
 class UTPPort:
     """A UDP port that accepts uTP connections for a factory."""
@@ -137,22 +155,8 @@ class UTPPort:
 
     def stats(self) -> PortStats:
         """How the port is doing; what clients do that leave from there counts as well."""
-        utp = self._utp
-        assert utp is not None, "the port was never started"
-        multiplexer = utp.multiplexer
-        receive_bytes, send_bytes = (
-            getattr(utp.port, name, 0) or None for name in ("granted_receive_bytes", "granted_send_bytes")
-        )
-        counters = multiplexer.counters.snapshot()
-        return PortStats(
-            connections=len(multiplexer),
-            half_open=multiplexer.half_open,
-            held_bytes=multiplexer.memory.held_bytes,
-            asked_buffer_bytes=KERNEL_BUFFER_BYTES if receive_bytes else None,
-            granted_receive_bytes=receive_bytes,
-            granted_send_bytes=send_bytes,
-            **{name: count for name, count in counters.items() if name in PortStats.__slots__},
-        )
+        assert self._utp is not None, "the port was never started"
+        return stats_of(self._utp)
 
     def _accept(self, connection: Connection) -> None:
         """A connection proved its source: make its protocol."""

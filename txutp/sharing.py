@@ -48,6 +48,11 @@ limits_of = attrgetter("maximum_connections", "maximum_connections_per_address",
 
 Accept = Callable[[Connection], None]
 
+# Where a process gets ports from that it shares with other processes (``workers/``).  Each is asked for a port by the
+# arguments of ``port_to_listen_on``, with a canonical interface, and returns None for one that it does not have.
+Given = Callable[[Any, str, int, Settings, Accept, str], UTPProtocol | None]
+given: list[Given] = []
+
 
 class SharedPorts:
     """The UDP ports of one reactor."""
@@ -111,6 +116,12 @@ def port_to_listen_on(
         for key in [key for key, other in ports.common.items() if other is utp]:
             del ports.common[key]
         return utp
+    for give in given:
+        utp = give(reactor, host, number, settings, accept, prefix)
+        if utp is not None:
+            utp.mark_as_ours()
+            ports.add(host, utp)
+            return utp
     utp = UTPProtocol(reactor, settings, accept, prefix=prefix)
     listen_udp(reactor, number, utp, interface)
     utp.mark_as_ours()

@@ -10,7 +10,15 @@ import pytest
 from tests.project.test_house import SOURCES, local
 
 # Names that a program may use are in the ``__all__`` of one of these; docs and deprecations speak of them alone.
-PUBLIC = ("txutp", "txutp.congestion", "txutp.endpoints", "txutp.rebinding", "txutp.socket", "txutp.testing")
+PUBLIC = (
+    "txutp",
+    "txutp.congestion",
+    "txutp.endpoints",
+    "txutp.rebinding",
+    "txutp.socket",
+    "txutp.testing",
+    "txutp.workers",
+)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
