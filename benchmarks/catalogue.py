@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 
-from benchmarks import buffers, crowds, handshakes, hostile, idle, loss, pingpong, rates, stock, streams
+from benchmarks import buffers, crowds, handshakes, hostile, idle, loss, pingpong, rates, stock, streams, workers
 from benchmarks.parts import Part
 
 PARTS = {
@@ -23,6 +23,9 @@ PARTS = {
         crowds.PART,
         idle.BESIDE,
         idle.MEMORY,
+        workers.STREAMS,
+        workers.HANDSHAKES,
+        workers.STEERING,
         hostile.BEFORE,
         hostile.AFTER,
     )

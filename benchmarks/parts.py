@@ -33,6 +33,7 @@ class Sizes:
     crowds: tuple[int, ...] = (100, 1000)
     crowd_seconds: float = 4.0
     idle_connections: int = 10_000
+    steered_connections: int = 500_000  # two datagrams each
     hostile_datagrams: int = 1_000_000  # of 1,000 bytes; fewer of longer ones
 
 
@@ -47,6 +48,7 @@ QUICK = Sizes(
     crowds=(10, 50),
     crowd_seconds=0.5,
     idle_connections=500,
+    steered_connections=1_000,
     hostile_datagrams=5_000,
 )
 

@@ -1,21 +1,23 @@
 """Connect, one byte there and back, close, and again: how many a second.
 
 Verb: visit.  Options: transport, host, port, count, at_once, and how: "endpoint", or "connect" for the older way
-(``reactor.connectTCP``).  A visit is over with ``connectionLost``.  The first tenth is not counted.
+(``reactor.connectTCP``), or "own ports" for as many UDP ports as there are visits at once, as if each visitor were a
+host of its own.  A visit is over with ``connectionLost``.  The first tenth is not counted.
 """
 
 from __future__ import annotations
 
 import sys
+from itertools import cycle
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from benchmarks.ends.talk import Stopwatch, Words, run, say
 from benchmarks.ends.transports import TRANSPORTS, client
-from txutp.client import connectUTP
+from txutp import UTPClientEndpoint, connectUTP, listenUTP
 
 WARM_UP_SHARE = 0.1
 
@@ -52,7 +54,7 @@ class Visits(ClientFactory):
         self.done: Deferred[None] = Deferred()
         self._reactor = reactor
         self._options = options
-        self._endpoint = client(reactor, options)
+        self._endpoints = cycle(endpoints(reactor, options))
         self._to_end = options["count"]
         self._warm_up = int(options["count"] * (1 - WARM_UP_SHARE))  # it is over when so many are left
         self._stopwatch = Stopwatch()
@@ -68,8 +70,8 @@ class Visits(ClientFactory):
         self.failed(reason)
 
     def _begin(self) -> None:
-        if self._options["how"] == "endpoint":
-            self._endpoint.connect(self).addErrback(self.failed)
+        if self._options["how"] != "connect":
+            next(self._endpoints).connect(self).addErrback(self.failed)
         elif TRANSPORTS[self._options["transport"]][0] == "utp":
             connectUTP(self._reactor, self._options["host"], self._options["port"], self)
         else:
@@ -91,6 +93,16 @@ class Visits(ClientFactory):
         if not self.done.called:
             self.done.errback(reason)
         print(f"a visit failed: {reason.getErrorMessage()}", file=sys.stderr)
+
+
+def endpoints(reactor: Any, options: Words) -> list[Any]:
+    """One endpoint, or for "own ports" of uTP several that leave from different ports."""
+    if options["how"] != "own ports" or TRANSPORTS[options["transport"]][0] != "utp":
+        return [client(reactor, options)]
+    host, port = options["host"], options["port"]
+    # a port on which nobody listens would close with each visit
+    ports = [listenUTP(reactor, 0, Factory(), interface=host) for _ in range(options["at_once"])]
+    return [UTPClientEndpoint(reactor, host, port, bindAddress=(host, each.getHost().port)) for each in ports]
 
 
 async def visit(reactor: Any, options: Words) -> None:
