@@ -26,7 +26,7 @@ from tests.support import pause
 from tests.support import until as until_in
 from txutp import UTPClientEndpoint, listenUTP
 from txutp.core.packet import ST_DATA, ST_RESET, ST_STATE, ST_SYN, Packet, parse_untrusted
-from txutp.options import SOL_UDP, UDP_SEGMENT, has_option
+from txutp.udp.options import SOL_UDP, UDP_SEGMENT, has_option
 from txutp.workers import Workers, WorkersFailed, parent, why_no_steering
 
 ROOT = Path(__file__).resolve().parent
@@ -51,7 +51,7 @@ async def running(workers: int, *hosts: str, **environment: str) -> AsyncIterato
         [PROGRAM, *(f"{host}=0" for host in hosts)],
         workers,
         [(host, 0) for host in hosts],
-        {**os.environ, "PYTHONPATH": str(ROOT.parent), **environment},
+        {**os.environ, "PYTHONPATH": str(ROOT.parent.parent), **environment},
     )
     made.startService()
     try:
