@@ -78,7 +78,7 @@ class UTPClientTransport(TLSCapableTransport):
         self.hostname = connector.host
         self.addr: Any = (connector.host, connector.port)
         nowhere: Any = Nowhere(connector.reactor)
-        super().__init__(nowhere, None, "Uninitialized")
+        super().__init__(nowhere, None)
         self._resolve(connector)
 
     def __repr__(self) -> str:

@@ -189,16 +189,23 @@ class UTPPort:
 class UTPServerTransport(TLSCapableTransport):
     """The transport of an accepted connection."""
 
+    _log_prefix = "-"
+
     def __init__(self, utp: UTPProtocol, connection: Connection, hostname: str, sessionno: int, port: int) -> None:
-        super().__init__(utp, connection, "-")
+        super().__init__(utp, connection)
         self.sessionno = sessionno
         self._port_number = port
         self.hostname = hostname
 
     def begin(self, protocol: Any) -> None:
-        self.logstr = f"{log_prefix_of(protocol)},{self.sessionno},{self.hostname}"
+        self._log_prefix = log_prefix_of(protocol)
         self._protocol_class = protocol.__class__
         super().begin(protocol)
+
+    @property
+    def logstr(self) -> str:  # type: ignore[override]
+        """The name of the transport in logs, as TCP's servers have it; made when it is needed."""
+        return f"{self._log_prefix},{self.sessionno},{self.hostname}"
 
     def __repr__(self) -> str:
         return f"<{self._protocol_class.__name__} #{self.sessionno} on {self._port_number}>"

@@ -84,6 +84,7 @@ class UTPTransport:
 
     # What most connections never change stands here, where thousands of idle ones share it.
     hungry = False  # there may be more to send, or to tell, when something has left
+    logstr: str = "-"
     _peer: Any = None
     _host: Any = None
     _keep_alive = False
@@ -98,9 +99,8 @@ class UTPTransport:
     _on_lost: Callable[[Failure], None] | None = None  # told after the protocol
     _unread: Unread | None = None  # the connection has ended before its reader took everything
 
-    def __init__(self, utp: UTPProtocol, connection: Connection | None, logstr: str) -> None:
+    def __init__(self, utp: UTPProtocol, connection: Connection | None) -> None:
         self.reactor = utp.reactor
-        self.logstr = logstr
         self._utp: UTPProtocol | Unread = utp
         self._connection = connection
 

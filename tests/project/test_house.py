@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "core.mtu",
         "core.pacing",
         "core.parts",
+        "core.rare",
         "core.rate",
         "core.sending",
         "core.tombstones",
@@ -41,7 +42,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.flow",),
     ("core.liveness",),
     ("core.connection",),
-    ("core.admission",),
+    ("core.admission", "core.resting"),
     ("core.multiplexer",),
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.

@@ -71,6 +71,7 @@ from txutp.core.parts import (
     bytes_of_segment,
     encode_part,
 )
+from txutp.core.rare import Rare
 from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, ReceiveBuffer
 from txutp.core.rtt import PROBE_MARGIN_US
 from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
@@ -136,47 +137,52 @@ BULK_ROUND_TRIP_US = 3_000
 class Connection(Liveness):
     """A stream to one peer.  Attributes without underscore are there to be read."""
 
+    # what no connection changes while it is up and ordinary, see rare.py
+    close_reason = Rare(DONE)
+    syn_tries = Rare(0)
+    write_ignored = Rare(False)  # something was written behind our FIN, or behind the end
+    released = Rare(False)  # the application has waited long enough: what goes on is only about our FIN
+    _port_closed = Rare(False)  # an ICMP error said so when nothing but the ack of our FIN was missing
+    _fin_acknowledges_eof = Rare(False)  # the peer's FIN had arrived when ours left for the first time
+    _syn_sent_us = Rare(0)
+    _connect_deadline_us = Rare(NEVER_US)
+    _update_backoff = Rare(0)
+    _black_hole: Rare[BlackHoleSearch | None] = Rare(None)  # made when a large segment is repeated more than once
+    segments_early = Rare(0)  # something before these segments was lost, or overtaken
+    keep_alive = Rare(False)  # the application wants keepalives, whatever the settings say; see set_keep_alive
+
     __slots__ = (
-        "_black_hole",
         "_bulk_from",
         "_closing",
-        "_connect_deadline_us",
         "_due",
-        "_fin_acknowledges_eof",
         "_handshake_deadline_us",
         "_headers",
         "_linger_deadline_us",
         "_link_mtu",
         "_parts",
         "_peer_reads_extensions",
-        "_port_closed",
+        "_rare",
         "_says",
         "_shows",
         "_swallows_bytes",
-        "_syn_sent_us",
         "_unheard",
-        "_update_backoff",
         "_update_deadline_us",
         "_welcomes",
         "accepted",
         "address",
         "advertised_bytes",
         "bytes_received",
-        "close_reason",
         "deadline_us",
         "eof_sequence",
         "fin_requested",
         "fin_sequence",
         "initial_sequence",
         "initiator",
-        "keep_alive",
         "owner",
         "receive_id",
         "receiving",
-        "released",
         "reply_us",
         "scheduled_us",
-        "segments_early",
         "segments_received",
         "segments_sent",
         "send_id",
@@ -186,9 +192,7 @@ class Connection(Liveness):
         "small_until_us",
         "state",
         "syn_sequence",
-        "syn_tries",
         "touched",
-        "write_ignored",
     )
 
     def __init__(
@@ -204,6 +208,7 @@ class Connection(Liveness):
         memory: ReceiveMemory,
     ) -> None:
         super().__init__()
+        self._rare: dict[str, Any] | None = None
 
         # who we are
         self.address = address
@@ -213,23 +218,16 @@ class Connection(Liveness):
         self.owner: Any = None  # the shell's own; never touched here
         self.initiator = False
         self.accepted = False  # handed to the application, or refused by it
-        self.keep_alive = False  # the application wants keepalives, whatever the settings say; see set_keep_alive
 
         # state
         self.state = CLOSED
-        self.close_reason = DONE
         self.initial_sequence = initial_sequence  # of our SYN, or of our SYN-ACK and first DATA
         self.syn_sequence = 0  # of the peer's SYN, 16 bits
-        self.syn_tries = 0
         self.fin_requested = False
-        self.write_ignored = False  # something was written behind our FIN, or behind the end
         self.fin_sequence: int | None = None
         self.eof_sequence: int | None = None
-        self._fin_acknowledges_eof = False  # the peer's FIN had arrived when ours left for the first time
         self._unheard = False  # we answered the SYN-ACK, and do not know whether the peer heard it
         self._closing = False  # the application is gone: incoming data is acknowledged and discarded
-        self._port_closed = False  # an ICMP error said so when nothing but the ack of our FIN was missing
-        self.released = False  # the application has waited long enough: what goes on is only about our FIN
 
         # the stream, both ways
         self.sending = Flow(initial_sequence, segment_bytes, settings)
@@ -243,12 +241,9 @@ class Connection(Liveness):
         self.deadline_us = NEVER_US  # when `handle_timeout` wants to be called
         self.scheduled_us = NEVER_US  # what the multiplexer's heap knows of it
         self.touched = False  # the multiplexer's: waits to be settled
-        self._syn_sent_us = 0
         self._handshake_deadline_us = NEVER_US
-        self._connect_deadline_us = NEVER_US
         self._linger_deadline_us = NEVER_US
         self._update_deadline_us = NEVER_US  # repeat a STATE that nothing acknowledges: window update, proof of source
-        self._update_backoff = 0
 
         # what next_batch has to send besides data
         self._due = 0
@@ -259,7 +254,6 @@ class Connection(Liveness):
         # see `parts.py`
         self.small_paths: SmallPaths | None = None  # of the multiplexer
         self.small_until_us = 0  # segments are small because another connection found a black hole
-        self._black_hole: BlackHoleSearch | None = None  # made when a large segment is repeated more than once
         self._swallows_bytes = 0  # datagrams of this size vanish on the path; segments of theirs leave in parts
         self._parts: PartJoiner | None = None  # of the peer's segments
         self._says = b""  # EXTENSION_BITS of the next STATE
@@ -269,7 +263,6 @@ class Connection(Liveness):
         self.segments_sent = 0  # packets of every type
         self.segments_received = 0
         self._bulk_from = BULK_RECEIVED_SEGMENTS  # so many received: we have said nothing for long
-        self.segments_early = 0  # something before them was lost, or overtaken
 
     def __repr__(self) -> str:
         return f"<Connection {STATE_NAMES[self.state]} {remote_of(self.address)} receive_id={self.receive_id}>"
@@ -1067,6 +1060,7 @@ class Connection(Liveness):
     def _connected(self, now_us: int) -> None:
         self._move(CONNECTED)
         self._handshake_deadline_us = self._connect_deadline_us = NEVER_US
+        self._syn_sent_us = self.syn_tries = 0
         self._last_sent_us = now_us
         self._begin_trials(now_us)
         self.sending.begin(now_us)

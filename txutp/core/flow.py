@@ -13,11 +13,14 @@ soon after a retransmission gives it away).
 
 from __future__ import annotations
 
+from typing import Any
+
 from txutp.core.congestion.interface import Controller
 from txutp.core.congestion.steering import Steering
 from txutp.core.gaps import GapSearch
 from txutp.core.mtu import MtuSearch
 from txutp.core.packet import HEADER_BYTES
+from txutp.core.rare import Rare
 from txutp.core.rtt import RoundTrip
 from txutp.core.sending import RUN_MAXIMUM_BYTES, RUN_MAXIMUM_SEGMENTS, Run, SendBuffer
 from txutp.core.settings import Settings
@@ -55,11 +58,18 @@ BURST_US = 1_000
 class Flow(SendBuffer):
     """A stream on its way to the peer, and the rules of its traffic."""
 
+    # what no ordinary connection changes, see rare.py
+    bytes_resent = Rare(0)
+    segments_resent = Rare(0)
+    losses = Rare(0)  # how often something was found lost, by acks or by time
+    total_timeouts = Rare(0)
+    _resend_forced = Rare(False)  # the first fast retransmit does not wait for the window
+    _duplicates_began_us = Rare(0)  # when the first of them came
+
     __slots__ = (
         "_burst_segments",
         "_cut_marks",
         "_duplicate_acks",
-        "_duplicates_began_us",
         "_flush",
         "_gaps",
         "_last_sent_us",
@@ -68,32 +78,29 @@ class Flow(SendBuffer):
         "_paced_until_us",
         "_persist_due",
         "_probes",
+        "_rare",
         "_recovery_sequence",
         "_reordering_quarters",
-        "_resend_forced",
         "_settings",
         "_shrunk_bytes",
         "_timer_started_us",
         "_window_ack",
         "_window_sequence",
         "backoff",
-        "bytes_resent",
         "bytes_sent",
-        "losses",
         "mtu",
         "no_delay",
         "peer_window_bytes",
         "probe_due",
         "round_trip",
         "segment_bytes",
-        "segments_resent",
         "steering",
         "timeouts",
-        "total_timeouts",
     )
 
     def __init__(self, next_sequence: int, segment_bytes: int, settings: Settings) -> None:
         super().__init__(next_sequence)
+        self._rare: dict[str, Any] | None = None
         self._settings = settings
         self.segment_bytes = segment_bytes  # payload of a full packet
 
@@ -116,12 +123,10 @@ class Flow(SendBuffer):
 
         # loss
         self._duplicate_acks = 0
-        self._duplicates_began_us = 0  # when the first of them came
         self._gaps: GapSearch | None = None  # created when the peer does not name what arrived behind a gap
         self._recovery_sequence = next_sequence - 1  # the window was cut for losses up to here
         self._cut_marks = (0, 0)  # spurious and given up segments when the window was cut; equal ones: nothing to undo
         self._reordering_quarters = 1  # of the shortest round trip; by so much packets may overtake each other
-        self._resend_forced = False  # the first fast retransmit does not wait for the window
         self.probe_due = False  # the tail shall be sent again to hear of what is in flight
         self._probes = 0  # tail probes since the last progress
         self.timeouts = 0  # in a row, without a sign of life; too many end the connection
@@ -131,10 +136,6 @@ class Flow(SendBuffer):
 
         # counters
         self.bytes_sent = 0  # payload, first transmissions
-        self.bytes_resent = 0
-        self.segments_resent = 0
-        self.losses = 0  # how often something was found lost, by acks or by time
-        self.total_timeouts = 0
 
     # -- questions --
 
@@ -312,10 +313,14 @@ class Flow(SendBuffer):
         if ack <= self._window_ack and (ack < self._window_ack or sequence < self._window_sequence):
             self._shrunk_bytes = 0
             return False
-        self._window_ack = ack
-        self._window_sequence = sequence
+        # an equal number that is there already may be shared, see resting.py
+        if ack != self._window_ack:
+            self._window_ack = ack
+        if sequence != self._window_sequence:
+            self._window_sequence = sequence
         before_bytes = self.peer_window_bytes
-        self.peer_window_bytes = window_bytes
+        if window_bytes != before_bytes:
+            self.peer_window_bytes = window_bytes
         self._shrunk_bytes = before_bytes - window_bytes
         if self.backoff and before_bytes < self.segment_bytes <= window_bytes and self.runs:
             # The window opens: what was sent into the closed one was dropped there.

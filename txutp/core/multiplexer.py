@@ -43,6 +43,7 @@ from txutp.core.packet import (
     slices,
 )
 from txutp.core.parts import LOOK_AGAIN_US, SmallPaths, is_part
+from txutp.core.resting import share_numbers
 from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
 from txutp.core.sequence import MASK16, MASK32
 from txutp.core.settings import Settings, usual_datagram_bytes
@@ -106,7 +107,8 @@ class Multiplexer:
         self._closed_ports = ClosedPorts()
         self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet, by remote address
         self._locals: dict[str, None] = {}  # addresses of ours that connections have, if the socket has several
-        self._deadlines: list[tuple[int, Key]] = []  # a heap; entries may be out of date
+        self._deadlines: list[tuple[int, Address, int]] = []  # a heap; entries may be out of date
+        self._common_numbers: dict[int, int] = {}  # of connections that rest
         self._reset_second = -1
         self._resets_left = 0
 
@@ -136,8 +138,8 @@ class Multiplexer:
         """When ``handle_timeouts`` wants to be called; None without any timer."""
         deadlines = self._deadlines
         while deadlines:
-            deadline_us, key = deadlines[0]
-            connection = self._connections.get(key)
+            deadline_us, address, receive_id = deadlines[0]
+            connection = self._connections.get((address, receive_id))
             if connection is not None and connection.scheduled_us == deadline_us:
                 if connection.deadline_us < NEVER_US:
                     return deadline_us
@@ -154,7 +156,7 @@ class Multiplexer:
         places = [0]  # in the heap: those that are due, and the two behind each of them
         for place in places:
             if place < len(deadlines) and deadlines[place][0] <= now_us:
-                connection = self._connections.get(deadlines[place][1])
+                connection = self._connections.get(deadlines[place][1:])
                 if connection is not None and connection.judges_silence(now_us):
                     return True
                 places += (2 * place + 1, 2 * place + 2)
@@ -539,14 +541,16 @@ class Multiplexer:
             self._limit_windows(min(limit_bytes * 5 // 4, self.buffer_limit_bytes))
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now_us:
-            deadline_us, key = heapq.heappop(deadlines)
-            connection = self._connections.get(key)
+            deadline_us, address, receive_id = heapq.heappop(deadlines)
+            connection = self._connections.get((address, receive_id))
             if connection is None or connection.scheduled_us != deadline_us:
                 continue
             connection.scheduled_us = NEVER_US
             if connection.deadline_us <= now_us:
                 try:
                     connection.handle_timeout(now_us)
+                    if connection.may_probe:
+                        share_numbers(connection, self._common_numbers)
                     if connection.wants_fresh_id:
                         self._rekey(connection)
                 except Exception as problem:
@@ -560,7 +564,9 @@ class Multiplexer:
         deadline_us = connection.deadline_us
         if deadline_us < connection.scheduled_us:
             connection.scheduled_us = deadline_us
-            heapq.heappush(self._deadlines, (deadline_us, (connection.address, connection.receive_id)))
+            heapq.heappush(self._deadlines, (deadline_us, connection.address, connection.receive_id))
+            if len(self._deadlines) > SPARE_DEADLINES + len(self._connections) * 5 // 4:
+                self._rebuild_deadlines()
 
     def forget(self, connection: Connection, now_us: int) -> None:
         """A closed connection goes; for a while its late packets are answered as if it were still there."""
@@ -597,9 +603,9 @@ class Multiplexer:
     def _rebuild_deadlines(self) -> None:
         """Keep only entries that count: most others are of connections that are gone."""
         self._deadlines = [
-            (deadline_us, key)
-            for deadline_us, key in self._deadlines
-            if (connection := self._connections.get(key)) is not None and connection.scheduled_us == deadline_us
+            entry
+            for entry in self._deadlines
+            if (connection := self._connections.get(entry[1:])) is not None and connection.scheduled_us == entry[0]
         ]
         heapq.heapify(self._deadlines)
 

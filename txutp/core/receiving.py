@@ -18,6 +18,7 @@ What all buffers of a UDP port hold together is limited as well, see ``memory.py
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from txutp.core.memory import LEAST_WINDOW_BYTES, OBJECT_BYTES, ReceiveMemory
 
@@ -25,6 +26,9 @@ IN_ORDER, EARLY, DUPLICATE, REFUSED = range(4)
 
 # Nothing waits behind a gap: one dictionary for all whose packets come in order.
 NONE_EARLY: dict[int, bytes] = {}
+
+# Nothing waits for the application: a list of its own would take 56 bytes of each idle connection.
+NONE_READY: Any = ()
 
 # So many pieces that are short on the average become one, or a peer that sends single bytes would let each of them take
 # fifty bytes of memory.
@@ -56,7 +60,7 @@ class ReceiveBuffer:
         self.memory = memory  # of the whole UDP port
         self._charged_bytes = 0  # what the port knows of
         self.next_sequence = 0  # the one that comes next in order, unwrapped
-        self.ready: list[bytes] = []  # in order, not taken yet
+        self.ready: list[bytes] = NONE_READY  # in order, not taken yet
         self.ready_bytes = 0
         self._gathered = 0  # so many pieces at the beginning stay as they are
         self.early = NONE_EARLY  # sequence -> payload, behind a gap
@@ -66,7 +70,9 @@ class ReceiveBuffer:
     @property
     def window_bytes(self) -> int:
         """How much more the peer may send."""
-        free_bytes = self.capacity_bytes - self.ready_bytes - self.early_bytes
+        free_bytes = self.capacity_bytes
+        if self.ready_bytes or self.early_bytes:
+            free_bytes -= self.ready_bytes + self.early_bytes
         share_bytes = self.memory.share_bytes
         if share_bytes < self.capacity_bytes:
             free_bytes = min(free_bytes, share_bytes - self.held_bytes)
@@ -137,7 +143,10 @@ class ReceiveBuffer:
         ready = self.ready
         if held_bytes + OBJECT_BYTES * len(ready) > self.memory.share_bytes:
             return False
-        ready += payloads
+        if ready:
+            ready += payloads
+        else:
+            self.ready = ready = list(payloads)
         self.ready_bytes = held_bytes
         self.next_sequence += len(payloads)
         if len(ready) - self._gathered > MANY_PIECES:
@@ -153,7 +162,7 @@ class ReceiveBuffer:
         ready = self.ready
         if self.ready_bytes <= limit_bytes:
             data = ready[0] if len(ready) == 1 else b"".join(ready)
-            ready.clear()
+            self.ready = NONE_READY
             self.ready_bytes = self._gathered = 0
             if self._charged_bytes:
                 self.charge()
@@ -174,7 +183,7 @@ class ReceiveBuffer:
 
     def discard(self) -> None:
         """Forget what waits for the application."""
-        self.ready.clear()
+        self.ready = NONE_READY
         self.ready_bytes = self._gathered = 0
         if self._charged_bytes:
             self.charge()
@@ -198,7 +207,10 @@ class ReceiveBuffer:
 
     def _append(self, payload: bytes, size: int) -> None:
         if size:
-            self.ready.append(payload)
+            if self.ready:
+                self.ready.append(payload)
+            else:
+                self.ready = [payload]
             self.ready_bytes += size
             if len(self.ready) - self._gathered > MANY_PIECES:
                 self._gather()

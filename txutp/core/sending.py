@@ -11,6 +11,7 @@ retransmission are a few mask operations per run however many segments it has.
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Any
 
 from txutp.core.batch import Buffer
 from txutp.core.packet import slices
@@ -21,6 +22,9 @@ RUN_MAXIMUM_BYTES = 65_000
 
 # BEP 29: a packet is lost when three later ones arrived.
 DUPLICATE_ACKS = 3
+
+# Nothing is on its way, or waits: a list of its own would take 56 bytes of each idle connection.
+NOTHING: Any = ()
 
 # Segments up to this size are copied, see SendBuffer._cut.
 LARGEST_COPY_BYTES = 9_000
@@ -132,9 +136,9 @@ class SendBuffer:
         self._named_ack = 0
         self._searched_below = 0  # `detect_losses` has given up all that lies below this number...
         self._searched_before_us = 0  # ...or left before this time
-        self.runs: list[Run] = []
-        # Lists, not deques: an empty deque costs 760 bytes in every idle connection, and one `del` per run is cheap.
-        self._chunks: list[Buffer] = []
+        # Lists, not deques: an empty deque costs 760 bytes, and one `del` per run is cheap.
+        self.runs: list[Run] = NOTHING
+        self._chunks: list[Buffer] = NOTHING
         self._head_offset = 0  # bytes of the first chunk that already belong to runs
 
     def renumber(self, next_sequence: int) -> None:
@@ -156,12 +160,15 @@ class SendBuffer:
 
     def write(self, data: bytes) -> None:
         """Append stream bytes; they are kept as they are until segments are cut from them."""
-        self._chunks.append(data)
+        if self._chunks:
+            self._chunks.append(data)
+        else:
+            self._chunks = [data]
         self.unsent_bytes += len(data)
 
     def discard_unsent(self) -> None:
         """Forget what was never sent."""
-        self._chunks.clear()
+        self._chunks = NOTHING
         self._head_offset = 0
         self.unsent_bytes = 0
 
@@ -173,12 +180,13 @@ class SendBuffer:
         if total_bytes <= segment_bytes and total_bytes == len(self._chunks[0]) and not self._head_offset:
             # one small write, one segment: nothing to cut
             payloads = [self._chunks.pop(0)]
+            self._chunks = self._chunks or NOTHING
             count = 1
         else:
             payloads = self._cut(total_bytes, segment_bytes)
             count = len(payloads)
         run = Run(first, payloads, segment_bytes, total_bytes, now_us)
-        self.runs.append(run)
+        self._append(run)
         self.next_sequence = first + count
         self.unsent_bytes -= total_bytes
         self.flight_bytes += total_bytes
@@ -186,10 +194,16 @@ class SendBuffer:
             self.undersized_sequence = first + count - 1
         return run
 
+    def _append(self, run: Run) -> None:
+        if self.runs:
+            self.runs.append(run)
+        else:
+            self.runs = [run]
+
     def take_fin(self, now_us: int) -> Run:
         """The FIN: an empty segment with a sequence number of its own (BEP 29)."""
         run = Run(self.next_sequence, [b""], 0, 0, now_us)
-        self.runs.append(run)
+        self._append(run)
         self.next_sequence += 1
         return run
 
@@ -202,13 +216,13 @@ class SendBuffer:
             if self._head_offset:
                 self._chunks[0] = memoryview(self._chunks[0])[self._head_offset :]
                 self._head_offset = 0
-            self._chunks[:0] = run.payloads[kept:]
+            self._chunks = [*run.payloads[kept:], *self._chunks]
             self.unsent_bytes += returned_bytes
             self.flight_bytes -= returned_bytes
         self.next_sequence -= run.count - kept
         self.undersized_sequence = min(self.undersized_sequence, self.next_sequence - 1)
         if kept:
-            self.runs.append(Run(run.first, run.payloads[:kept], run.segment_bytes, kept_bytes, run.sent_at_us))
+            self._append(Run(run.first, run.payloads[:kept], run.segment_bytes, kept_bytes, run.sent_at_us))
 
     def next_lost(self) -> tuple[Run, int] | None:
         """The oldest segment that has to be sent again, as run and index."""
@@ -290,7 +304,9 @@ class SendBuffer:
                         newest = run, once.bit_length() - 1
                     if once != fresh and not self.selective_seen:
                         self.fills_gap = True
-            del self.runs[:done]
+            if done:
+                del self.runs[:done]
+                self.runs = self.runs or NOTHING
 
         # selective
         if selective:
@@ -570,6 +586,8 @@ class SendBuffer:
                     used += 1
                     start = 0
             payloads.append(b"".join(pieces))
-        del chunks[:used]
+        if used:
+            del chunks[:used]
+            self._chunks = chunks or NOTHING
         self._head_offset = start
         return payloads

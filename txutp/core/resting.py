@@ -1,0 +1,69 @@
+"""Memory of connections that rest: numbers that are equal become one object.
+
+A Python integer of more than 256 takes 32 bytes, and a connection has forty of them.  While it rests most are equal to
+others: sequence numbers around the one that comes next, windows that are those of all connections, timers that have the
+same end.  The multiplexer calls this when a timer of a connection rings that has nothing on its way.
+"""
+
+from __future__ import annotations
+
+from txutp.core.connection import Connection
+
+# Numbers that are the same for most connections of a port.
+COMMON = ("segment_bytes", "peer_window_bytes", "_burst_segments")
+
+# Numbers of ``Flow`` that are often equal to others of the same connection.
+OF_SENDING = (
+    "next_sequence",
+    "first_unacked",
+    "highest_delivered",
+    "nameless_sequence",
+    "undersized_sequence",
+    "_limited_sequence",
+    "_recovery_sequence",
+    "_window_ack",
+    "_timer_started_us",
+    "_last_sent_us",
+    "newest_delivered_us",
+)
+OF_CONNECTION = (
+    "initial_sequence",
+    "receive_id",
+    "send_id",
+    "syn_sequence",
+    "_last_sent_us",
+    "_last_received_us",
+    "_handshake_deadline_us",
+    "_probe_us",
+    "deadline_us",
+    "scheduled_us",
+)
+
+# Different numbers that are kept for all connections of a port.
+MAXIMUM_COMMON = 1_000
+
+
+def share_numbers(connection: Connection, common: dict[int, int]) -> None:
+    """Let equal numbers of a connection, which has nothing on its way, be one object.
+
+    Those in ``common`` are one for the whole port.
+    """
+    sending = connection.sending
+    # Marks of the past: all that was sent has arrived, and what comes lies behind each of them.
+    sending._limited_sequence = sending._recovery_sequence = sending.nameless_sequence = sending.first_unacked - 1
+    for name in COMMON:
+        number = getattr(sending, name)
+        if len(common) < MAXIMUM_COMMON or number in common:
+            setattr(sending, name, common.setdefault(number, number))
+    own: dict[int, int] = {}
+    share = own.setdefault
+    for name in OF_SENDING:
+        number = getattr(sending, name)
+        setattr(sending, name, share(number, number))
+    for name in OF_CONNECTION:
+        number = getattr(connection, name)
+        setattr(connection, name, share(number, number))
+    receiving = connection.receiving
+    for holder, name in ((receiving, "next_sequence"), (sending, "_window_sequence")):
+        number = getattr(holder, name)
+        setattr(holder, name, share(number, number))
