@@ -23,6 +23,7 @@ PARTS = {
         crowds.PART,
         idle.BESIDE,
         idle.MEMORY,
+        idle.CROWD,
         workers.STREAMS,
         workers.HANDSHAKES,
         workers.STEERING,

@@ -33,6 +33,8 @@ class Sizes:
     crowds: tuple[int, ...] = (100, 1000)
     crowd_seconds: float = 4.0
     idle_connections: int = 10_000
+    idle_crowd: int = 100_000
+    idle_seconds: float = 30.0  # a keepalive of each connection
     steered_connections: int = 500_000  # two datagrams each
     hostile_datagrams: int = 1_000_000  # of 1,000 bytes; fewer of longer ones
 
@@ -48,6 +50,8 @@ QUICK = Sizes(
     crowds=(10, 50),
     crowd_seconds=0.5,
     idle_connections=500,
+    idle_crowd=1_000,
+    idle_seconds=2.0,
     steered_connections=1_000,
     hostile_datagrams=5_000,
 )

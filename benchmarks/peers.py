@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import Host, Worker, worker
+from benchmarks.processes import LIMIT_SECONDS, Host, Worker, worker
 from benchmarks.support import ROOT
 
 NATIVE = ROOT / "benchmarks" / "ends" / "native.js"
@@ -38,7 +38,13 @@ PACKAGES = ("aioquic", "libtorrent")
 
 
 def end(
-    kind: str, module: str, verb: str, on: Host, code: Path = ROOT, **options: Any
+    kind: str,
+    module: str,
+    verb: str,
+    on: Host,
+    code: Path = ROOT,
+    limit_seconds: float = LIMIT_SECONDS,
+    **options: Any,
 ) -> AbstractContextManager[Worker]:
     """Run one end while a block runs; a receiver or server listens on the address of its host unless told otherwise."""
     options = {"host": on.address, "transport": kind, **options}
@@ -47,7 +53,7 @@ def end(
     else:
         module = MODULES.get(kind, module)
         program = [sys.executable, "-m", f"benchmarks.ends.{module}"]
-    return worker(on.command(*program, verb, json.dumps(options)), code)
+    return worker(on.command(*program, verb, json.dumps(options)), code, limit_seconds)
 
 
 @functools.cache

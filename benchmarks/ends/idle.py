@@ -1,7 +1,9 @@
 """Connections that do nothing: a server that tells what memory they take, and their clients on one UDP port.
 
-Verb serve, options: transport, host, connections, trace.  It answers each line of input with the memory in use.
-Verb visit, options: host, port, batches.  Each line of input makes the next batch of connections.
+Verb serve, options: transport, host, connections, trace, collect.  It answers each line of input with the memory in
+use, after a collection of garbage unless ``collect`` is false, with its CPU time and the datagrams that it has sent.
+Verb visit, options: host, port, batches.  Each line of input makes the next batch of connections; from one UDP port
+for each ten thousand, because ids have 16 bits.
 
 On each connection one byte goes there and back; then it is idle.
 """
@@ -19,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 
 from benchmarks.ends.echo import Echo
-from benchmarks.ends.talk import Questions, Words, run
+from benchmarks.ends.talk import Questions, Words, cpu_seconds, run
 from benchmarks.ends.transports import server
 from txutp import Settings, UTPProtocol
 from txutp.core.connection import CLOSED, CONNECTED, Connection
@@ -28,6 +30,9 @@ STATUS = Path("/proc/self/status")
 
 # So many handshakes are under way at a time.
 AT_ONCE = 50
+
+# Connections from one UDP port.
+EACH_PORT = 10_000
 
 
 def resident_bytes() -> int | None:
@@ -46,9 +51,17 @@ async def serve(reactor: Any, options: Words) -> None:
         tracemalloc.start()
 
     def look() -> None:
-        gc.collect()
+        if options.get("collect", True):
+            gc.collect()
         traced_bytes = tracemalloc.get_traced_memory()[0] if options["trace"] else None
-        questions.say({"traced_bytes": traced_bytes, "resident_bytes": resident_bytes()})
+        questions.say(
+            {
+                "traced_bytes": traced_bytes,
+                "resident_bytes": resident_bytes(),
+                "cpu_seconds": cpu_seconds(),
+                "datagrams_sent": port.stats().datagrams_sent,
+            }
+        )
 
     questions = Questions(reactor, look)
     factory = Factory.forProtocol(Echo)
@@ -61,12 +74,13 @@ async def serve(reactor: Any, options: Words) -> None:
 class Visit:
     """One connection of the client: a byte there, a byte back.  It is what ``UTPProtocol`` calls an owner."""
 
-    __slots__ = ("_clients", "_sent", "connection")
+    __slots__ = ("_clients", "_sent", "connection", "utp")
 
     hungry = False  # there is nothing more to send
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, utp: UTPProtocol) -> None:
         self.connection: Connection | None = None
+        self.utp = utp
         self._clients = clients
         self._sent = False
 
@@ -79,24 +93,25 @@ class Visit:
         if connection.state == CONNECTED and not self._sent:
             self._sent = True
             connection.write(b"x")
-            self._clients.utp.touch(connection)
+            self.utp.touch(connection)
         if connection.take(1):
             self._clients.arrived()
 
 
 class Clients:
-    """Connections from one UDP port."""
+    """Connections from a few UDP ports."""
 
     def __init__(self, reactor: Any, options: Words, done: Callable[[], None]) -> None:
         limit = 1 << 20
         settings = Settings(maximum_connections=limit, maximum_connections_per_address=limit)
-        self.utp = UTPProtocol(reactor, settings)
+        self.ports = [UTPProtocol(reactor, settings) for _ in range(-(-max(options["batches"]) // EACH_PORT))]
         self._address = (options["host"], options["port"])
         self._done = done
         self._visits: list[Visit] = []
         self._wanted = 0
         self._missing = 0
-        reactor.listenUDP(0, self.utp, interface=options.get("interface", ""))
+        for utp in self.ports:
+            reactor.listenUDP(0, utp, interface=options.get("interface", ""))
 
     def connect(self, count: int) -> None:
         """Make so many more connections; ``done`` is called when they are there."""
@@ -114,9 +129,9 @@ class Clients:
 
     def _next(self) -> None:
         self._wanted -= 1
-        visit = Visit(self)
+        visit = Visit(self, self.ports[len(self._visits) % len(self.ports)])
         self._visits.append(visit)
-        visit.connection = self.utp.connect(self._address, visit)
+        visit.connection = visit.utp.connect(self._address, visit)
 
 
 async def visit(reactor: Any, options: Words) -> None:

@@ -60,6 +60,9 @@ DATA_BYTE = bytes((ST_DATA << 4 | VERSION,))
 # libutp repeats a FIN after one second at the earliest.
 LAST_ACK_TIMEOUTS = 2
 
+# Connections that are woken in one call: thousands of keepalives that are due together shall not hold up the others.
+MAXIMUM_WOKEN = 1_000
+
 # So many more entries than twice the connections may be in the heap of deadlines.
 SPARE_DEADLINES = 100
 
@@ -534,19 +537,24 @@ class Multiplexer:
             self.touched.append(connection)
 
     def handle_timeouts(self, now_us: int) -> None:
-        """Wake every connection whose deadline has passed."""
+        """Wake connections whose deadline has passed, the earliest first.
+
+        Of very many it leaves some: ``next_deadline_us`` then lies in the past.
+        """
         limit_bytes = self.window_limit_bytes
         if limit_bytes < self.buffer_limit_bytes and now_us >= self._window_changed_us + WINDOW_GROWS_US:
             self._window_changed_us = now_us
             self._limit_windows(min(limit_bytes * 5 // 4, self.buffer_limit_bytes))
         deadlines = self._deadlines
-        while deadlines and deadlines[0][0] <= now_us:
+        woken = 0
+        while deadlines and deadlines[0][0] <= now_us and woken < MAXIMUM_WOKEN:
             deadline_us, address, receive_id = heapq.heappop(deadlines)
             connection = self._connections.get((address, receive_id))
             if connection is None or connection.scheduled_us != deadline_us:
                 continue
             connection.scheduled_us = NEVER_US
             if connection.deadline_us <= now_us:
+                woken += 1
                 try:
                     connection.handle_timeout(now_us)
                     if connection.may_probe:
@@ -601,8 +609,8 @@ class Multiplexer:
         connection.receiving.discard()
 
     def _rebuild_deadlines(self) -> None:
-        """Keep only entries that count: most others are of connections that are gone."""
-        self._deadlines = [
+        """Keep only entries that count, in the same list: others are of connections that are gone, or ring sooner."""
+        self._deadlines[:] = [
             entry
             for entry in self._deadlines
             if (connection := self._connections.get(entry[1:])) is not None and connection.scheduled_us == entry[0]
