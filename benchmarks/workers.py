@@ -46,9 +46,11 @@ def streams(network: Network, kind: str, workers: int, seconds: float, code: Pat
         time.sleep(seconds)
         after = server.ask()
     each = [late - early for late, early in zip(after["received_bytes"], before["received_bytes"], strict=True)]
+    cpu_seconds = after["cpu_seconds"] - before["cpu_seconds"]
     return {
         "megabytes_per_second": sum(each) / 1e6 / (after["at_seconds"] - before["at_seconds"]),
-        "server_cpu_seconds_per_gigabyte": (after["cpu_seconds"] - before["cpu_seconds"]) / max(sum(each), 1) * 1e9,
+        "server_cpu_seconds_per_gigabyte": cpu_seconds / max(sum(each), 1) * 1e9,
+        "with_cores_megabytes_per_second": workers * sum(each) / 1e6 / max(cpu_seconds, 1e-9),
         "jain": jain(each),
     }
 
@@ -68,9 +70,11 @@ def handshakes(network: Network, kind: str, workers: int, count: int, code: Path
         time.sleep(0.1)  # until the workers have counted
         after = server.ask()
     each = [late - early for late, early in zip(after["accepted"], before["accepted"], strict=True)]
+    cpu_seconds = after["cpu_seconds"] - before["cpu_seconds"]
     return {
         "per_second": sum(client["visits"] / client["seconds"] for client in done),
-        "server_cpu_microseconds": 1e6 * (after["cpu_seconds"] - before["cpu_seconds"]) / max(sum(each), 1),
+        "server_cpu_microseconds": 1e6 * cpu_seconds / max(sum(each), 1),
+        "with_cores_per_second": workers * sum(each) / max(cpu_seconds, 1e-9),
         "jain": jain(each),
     }
 
@@ -88,6 +92,11 @@ def too_few_cores(workers: int) -> str:
     return "" if workers <= cores else f"{workers} workers: {cores} cores are too few to tell"
 
 
+def shared_cores(workers: int) -> str:
+    """What a label says where clients take the cores that the workers need."""
+    return "" if 2 * workers <= (os.cpu_count() or 1) else ", clients on their cores"
+
+
 def opened(
     measure: Callable[[Network, str, int, Sizes, Path], Values],
 ) -> Callable[[Sizes], AbstractContextManager[list[Row]]]:
@@ -99,7 +108,7 @@ def opened(
         yield [
             Row(
                 name=str(workers),
-                label=f"{LABELS[kind]}, {workers} worker{'s' if workers > 1 else ''}",
+                label=f"{LABELS[kind]}, {workers} worker{'s' if workers > 1 else ''}{shared_cores(workers)}",
                 measure=lambda code, kind=kind, workers=workers: measure(network, kind, workers, sizes, code),
                 group=kind,
                 why_not=too_few_cores(workers),
@@ -133,6 +142,8 @@ STREAMS = Part(
         Column("MB/s together", "megabytes_per_second", drawn=True),
         Column("times one worker", "megabytes_per_second", against="1"),
         Column("CPU s/GB, workers", "server_cpu_seconds_per_gigabyte"),
+        Column("MB/s by that, if each had a core", "with_cores_megabytes_per_second"),
+        Column("times one worker", "with_cores_megabytes_per_second", against="1"),
         Column("evenness of workers (Jain)", "jain"),
     ),
     opened(lambda network, kind, workers, sizes, code: streams(network, kind, workers, sizes.crowd_seconds, code)),
@@ -145,6 +156,8 @@ HANDSHAKES = Part(
         Column("per second", "per_second", drawn=True),
         Column("times one worker", "per_second", against="1"),
         Column("CPU us, workers", "server_cpu_microseconds"),
+        Column("per second by that, if each had a core", "with_cores_per_second"),
+        Column("times one worker", "with_cores_per_second", against="1"),
         Column("evenness of workers (Jain)", "jain"),
     ),
     opened(lambda network, kind, workers, sizes, code: handshakes(network, kind, workers, sizes.visits, code)),
