@@ -43,6 +43,7 @@ from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 from txutp.environment import environment_of
 from txutp.newcomers import Newcomers
+from txutp.openports import open_ports_of
 from txutp.silence import Silence
 from txutp.timers import Timer, timers_of
 from txutp.udp.joiner import RunJoiner
@@ -141,6 +142,7 @@ class UTPProtocol(DatagramProtocol):
             self.multiplexer.limit_buffer(int(PAYLOAD_SHARE * self.port.granted_receive_bytes))
         if IReactorCore.providedBy(self.reactor):
             self._shutdown_trigger = self.reactor.addSystemEventTrigger("before", "shutdown", self._before_shutdown)
+        open_ports_of(self.reactor).opened(self)
 
     def stopProtocol(self) -> None:
         """The UDP port is gone: every connection hears it, and no timer is left."""
@@ -158,6 +160,7 @@ class UTPProtocol(DatagramProtocol):
                 call.cancel()
         self._settle_call = self._timer = self._closing = None
         self._check_quiet()
+        open_ports_of(self.reactor).closed(self)
         if self.on_stopped is not None:
             self.on_stopped()
 

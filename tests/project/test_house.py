@@ -56,6 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "workers.settings",
         "workers.steering",
     ),
+    ("environment", "openports", "rebinding.counts", "socket.encodings", "socket.events", "udp"),
     ("udp.joiner", "udp.options"),
     ("udp.sources",),
     ("udp.offload",),

@@ -6,9 +6,11 @@ from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionDone
 
 from tests.support import Pair, Stream
-from txutp.core.stats import ConnectionStats
+from txutp import Ledbat, Settings
+from txutp.core.stats import ConnectionStats, StreamTotals
 from txutp.testing import Link
 
 CHUNK = b"x" * 100_000
@@ -182,3 +184,41 @@ def test_a_snapshot_does_not_change() -> None:
     assert stats.bytes_sent == 0
     with pytest.raises(FrozenInstanceError):
         stats.rtt = 0.0  # type: ignore[misc]
+
+
+def test_the_queue_of_the_way_back_shows() -> None:
+    """The peer fills its own slow link as far as its target: that is told of its packets, not of ours."""
+    slow = Link(delay_us=10_000, rate_bytes_per_second=250_000)
+    settings = Settings(congestion=Ledbat, target_delay_us=60_000)
+    pair = Pair(Link(delay_us=10_000), slow, server_settings=settings)
+    pair.client.transport.write(CHUNK)
+    pair.server.transport.write(CHUNK * 20)
+
+    pair.run(0.05)
+    during = stats_of(pair.client)
+    pair.run(4)
+    after = stats_of(pair.client)
+
+    assert 0 < during.in_flight <= during.cwnd
+    assert after.in_flight == 0
+    assert after.reverse_queue_delay == pytest.approx(60, abs=15)
+
+
+def test_ended_connections_leave_their_counts() -> None:
+    """The sum over all connections of a port stays the same when they end."""
+    pair = Pair(Link(delay_us=10_000, loss=0.05))
+    pair.client.transport.write(CHUNK)
+    pair.run(10)
+    multiplexer = pair.client.transport._utp.multiplexer
+    before = StreamTotals()
+    pair.client.connection.add_to(before)
+    assert multiplexer.ended.connections == 0
+
+    pair.client.transport.loseConnection()
+    pair.run(10)
+
+    assert pair.client.lost_type is ConnectionDone
+    assert multiplexer.ended.connections == before.connections == 1
+    assert multiplexer.ended.bytes_acked == before.bytes_acked == len(CHUNK)
+    assert multiplexer.ended.segs_retrans == before.segs_retrans > 0
+    assert multiplexer.ended.segs_out > before.segs_out

@@ -77,7 +77,7 @@ from txutp.core.rtt import PROBE_MARGIN_US
 from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
 from txutp.core.sequence import MASK16, MASK32, signed32, unwrap
 from txutp.core.settings import Settings, usual_datagram_bytes
-from txutp.core.stats import ConnectionStats
+from txutp.core.stats import ConnectionStats, StreamTotals
 
 SYN_SENT, SYN_RECEIVED, CONNECTED, CLOSED = range(4)
 STATE_NAMES = ("SYN_SENT", "SYN_RECEIVED", "CONNECTED", "CLOSED")
@@ -344,6 +344,7 @@ class Connection(Liveness):
             queue_delay=steering.queue_delay_us / 1_000 if steering else 0.0,
             base_delay=signed32(steering.delay.ours.base_us) / 1_000 if steering else 0.0,
             target=steering.controller.target_delay_us / 1_000 if steering else 0.0,
+            reverse_queue_delay=steering.delay.theirs.above_base_us(self.reply_us) / 1_000 if steering else 0.0,
             cwnd=sending.window_bytes,
             mss=sending.segment_bytes,
             pmtu=sending.segment_bytes + HEADER_BYTES + ip_overhead_bytes(self.address),
@@ -353,6 +354,7 @@ class Connection(Liveness):
             receive_window=self.receiving.window_bytes,
             unsent=sending.unsent_bytes,
             unacked=sending.outstanding,
+            in_flight=sending.flight_bytes,
             lost=sending.lost_segments,
             lastsnd=(now_us - self._last_sent_us) / 1_000 if self.segments_sent else 0.0,
             lastrcv=(now_us - self._last_received_us) / 1_000 if self._last_received_us else 0.0,
@@ -365,6 +367,19 @@ class Connection(Liveness):
             segs_retrans=sending.segments_resent,
             timeouts=sending.total_timeouts,
         )
+
+    def add_to(self, totals: StreamTotals) -> None:
+        """Add to ``totals`` what the connection has counted; at its end, or to a copy of the totals."""
+        sending = self.sending
+        totals.connections += 1
+        totals.bytes_acked += sending.acknowledged_bytes
+        totals.bytes_received += self.bytes_received
+        totals.bytes_retrans += sending.bytes_resent
+        totals.bytes_sent += sending.bytes_sent + sending.bytes_resent
+        totals.segs_in += self.segments_received
+        totals.segs_out += self.segments_sent
+        totals.segs_retrans += sending.segments_resent
+        totals.timeouts += sending.total_timeouts
 
     # -- verbs of the handshake, called by the multiplexer --
 

@@ -57,6 +57,10 @@ class DelayHistory:
             return 0
         return delay_us
 
+    def above_base_us(self, sample_us: int) -> int:
+        """Returns the queueing delay in a sample without taking it; 0 as long as none was taken."""
+        return max(signed32(sample_us - self.base_us), 0) if self._minima else 0
+
     def shift(self, shift_us: int) -> None:
         """Move the base and its history, because the clocks moved against each other."""
         self.base_us = (self.base_us + shift_us) & MASK32

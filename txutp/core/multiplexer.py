@@ -47,7 +47,7 @@ from txutp.core.resting import share_numbers
 from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
 from txutp.core.sequence import MASK16, MASK32
 from txutp.core.settings import Settings, usual_datagram_bytes
-from txutp.core.stats import PortCounters
+from txutp.core.stats import PortCounters, StreamTotals
 from txutp.core.tombstones import Key, Tombstone, Tombstones
 from txutp.core.units import SECOND_US
 
@@ -94,6 +94,7 @@ class Multiplexer:
         self._window_changed_us = -WINDOW_GROWS_US
         self.listening = False  # whether SYNs are welcome
         self.counters = PortCounters()
+        self.ended = StreamTotals()  # of connections that are no longer here
         self.memory = ReceiveMemory(settings.port_memory_bytes, self.counters)
         self.touched: list[Connection] = []  # to be settled; each at most once
         self.failures: list[Exception] = []  # what congestion controllers raised, to be logged
@@ -174,10 +175,7 @@ class Multiplexer:
     def knows(self, datagram: bytes, address: Address, now_us: int) -> bool:
         """Whether a packet, which is no SYN, is for a connection that is here, was here, or begins with a cookie."""
         _, _, connection_id, _, _, _, sequence, ack = HEADER.unpack_from(datagram)
-        key = (address, connection_id)
-        if key in self._connections or self._tombstones.get(key, now_us) is not None:
-            return True
-        if self._unpinned(address, connection_id) is not None:
+        if self.receiver_of(connection_id, address) or self._tombstones.get((address, connection_id), now_us) is not None:
             return True
         lifetime_us = self.settings.half_open_timeout_us
         return (
@@ -188,6 +186,10 @@ class Multiplexer:
     def share_cookies(self, key: bytes, now_us: int) -> None:
         """Take cookies for our own that were made with this key, on a port with the same settings, until now."""
         self._cookies.share(key, self.settings.half_open_timeout_us, now_us)
+
+    def receiver_of(self, connection_id: int, address: Address) -> Connection | None:
+        """Which connection gets what comes from an address for an id."""
+        return self._connections.get((address, connection_id)) or self._unpinned(address, connection_id)
 
     # -- ICMP --
 
@@ -729,6 +731,7 @@ class Multiplexer:
     def _remove(self, connection: Connection) -> None:
         del self._connections[connection.address, connection.receive_id]
         self._admission.remove(connection)
+        connection.add_to(self.ended)
         connection.receiving.end()
         self._begun(connection)
 

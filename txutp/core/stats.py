@@ -50,6 +50,27 @@ class PortCounters:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+class StreamTotals:
+    """Sums of what connections have counted; the names are those of ``ConnectionStats``."""
+
+    __slots__ = (
+        "bytes_acked",
+        "bytes_received",
+        "bytes_retrans",
+        "bytes_sent",
+        "connections",
+        "segs_in",
+        "segs_out",
+        "segs_retrans",
+        "timeouts",
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0  # of which this is the sum
+        self.bytes_acked = self.bytes_received = self.bytes_retrans = self.bytes_sent = 0
+        self.segs_in = self.segs_out = self.segs_retrans = self.timeouts = 0
+
+
 @dataclass(frozen=True, slots=True)
 class PortStats:
     """How a listening port was doing when it was asked.  What is counted is counted since its UDP port was opened."""
@@ -130,6 +151,9 @@ class ConnectionStats:
     agree.  It may be negative."""
     target: float
     """The queue delay that the congestion controller aims at; 0 while so little was sent that there is none."""
+    reverse_queue_delay: float
+    """How long the peer's packets waited in queues on their way to us: the last sample.  It is measured only while
+    there is a congestion controller, and is 0 without one."""
 
     cwnd: int
     """Bytes that the congestion controller lets be in flight."""
@@ -150,6 +174,8 @@ class ConnectionStats:
     """Bytes that were written and have not left yet."""
     unacked: int
     """Packets that left and are not acknowledged, those behind a gap included."""
+    in_flight: int
+    """Payload bytes that left and are neither acknowledged nor taken for lost."""
     lost: int
     """Packets in flight that are considered lost and wait to be sent again."""
 
