@@ -31,6 +31,7 @@ def long_description() -> str:
 
 # Twisted starts processes on Windows with pywin32, and the command's demonstration has two.
 CLI = ["click>=8.1", "dpkt>=1.9.8", "rich>=13", 'pywin32>=226; platform_system == "Windows"']
+PLOT = [*CLI, "matplotlib>=3.7"]
 # What else there is to compare with is left out where it is not installed.
 BENCHMARKS = [*CLI, "aioquic>=1.2", "matplotlib>=3.7"]
 # The site: "sphinx-build docs SOMEWHERE".
@@ -89,6 +90,7 @@ setup(
         "txutp.cli.measurement",
         "txutp.core",
         "txutp.core.congestion",
+        "txutp.qlog",
         "txutp.rebinding",
         "txutp.socket",
         "txutp.testing",
@@ -108,6 +110,7 @@ setup(
         "docs": DOCS,
         "examples": EXAMPLES,
         "fuzz": FUZZ,
+        "plot": PLOT,
         "test": sorted({*TEST, *REACTORS, *FUZZ, *BENCHMARKS, *DOCS, *EXAMPLES}, key=str.lower),
     },
     entry_points={"console_scripts": ["txutp = txutp.cli:main"]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from tests.conversations.running import Total, run_many, show
 
@@ -20,10 +21,14 @@ def main() -> int:
     which.add_argument("--seed", type=int, help="a single one")
     parser.add_argument("--jobs", type=int, default=1, help="processes; 1 is this one")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the program of a seed, and its packets")
+    parser.add_argument("--pcap", type=Path, metavar="FILE", help="with --seed: write its packets, for Wireshark")
+    parser.add_argument("--qlog", type=Path, metavar="DIRECTORY", help="with --seed: write a trace of each host")
     arguments = parser.parse_args()
+    if arguments.seed is None and (arguments.pcap or arguments.qlog):
+        parser.error("--pcap and --qlog are of one conversation: use --seed")
     if arguments.seed is not None:
         total = Total()
-        total.add(show(arguments.seed, arguments.verbose))
+        total.add(show(arguments.seed, arguments.verbose, arguments.pcap, arguments.qlog))
     else:
         total = run_many(arguments.seeds, arguments.jobs)
     for line in total.lines():

@@ -62,6 +62,9 @@ LONGEST_SECONDS = 24 * 3_600
 # How long it may take until nothing is left once everybody was told: a last ack may be asked for.
 REST_SECONDS = 300
 
+# Called with a network and the names of its hosts before anything happens there.
+Record = Callable[[Network, list[str]], None]
+
 
 @dataclass
 class Outcome:
@@ -131,7 +134,9 @@ def link_for(weather: Weather, network: Network) -> Link:
 class Stage:
     """A program that runs."""
 
-    def __init__(self, program: Program, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, program: Program, trace: Callable[[str], None] | None = None, record: Record | None = None
+    ) -> None:
         self.program = program
         self.failures: list[str] = []
         self.network = network = Internet(program.seed, program.interface_mtu_bytes)
@@ -151,6 +156,8 @@ class Stage:
                     network.call_at(at_us, lambda name=name, refusing=refusing: self._refuse(name, refusing))
             for at_us in host.overflows:
                 network.call_at(at_us, lambda name=name: self._overflow(name))
+        if record is not None:
+            record(network, list(hosts))
         for name in program.clients:
             network.connect(name, SERVER, link_for(program.up[name], network), link_for(program.down[name], network))
         self.speakers: list[tuple[Speaker, Speaker]] = []
@@ -335,7 +342,12 @@ class Stage:
             self.failures.append(f"{self._attempts} attempts and {self._stopping} stopped ports were never told")
 
 
-def play(seed: int, trace: Callable[[str], None] | None = None, program: Program | None = None) -> Outcome:
+def play(
+    seed: int,
+    trace: Callable[[str], None] | None = None,
+    program: Program | None = None,
+    record: Record | None = None,
+) -> Outcome:
     """Run the program of a seed and check everything."""
     outcome = Outcome(seed)
     logged: list[str] = []
@@ -348,7 +360,7 @@ def play(seed: int, trace: Callable[[str], None] | None = None, program: Program
     before = in_memory()
     globalLogPublisher.addObserver(observe)
     try:
-        stage = Stage(program or draw(seed), trace)
+        stage = Stage(program or draw(seed), trace, record)
         try:
             stage.run()
             outcome.virtual_seconds = stage.network.now_us / SECOND_US

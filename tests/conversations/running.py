@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tests.conversations.playing import Outcome, play
-from tests.conversations.program import draw
+from tests.conversations.playing import Outcome, Record, play
+from tests.conversations.program import SERVER, draw
+from txutp.qlog import trace_reactor
+from txutp.testing import Network
 
 # One that takes more CPU time spins.
 CPU_SECONDS = 60
@@ -116,12 +119,28 @@ def run_many(seeds: range, jobs: int) -> Total:
     return total
 
 
-def show(seed: int, verbose: bool) -> Outcome:
-    """Run one; ``verbose`` prints its program and every packet."""
+def recorder(pcap: Path | None, qlog: Path | None) -> Record:
+    """Return what writes a capture of all packets to a file, and a trace of each host into a directory."""
+
+    def record(network: Network, hosts: list[str]) -> None:
+        if pcap is not None:
+            network.capture(pcap)
+        if qlog is not None:
+            qlog.mkdir(parents=True, exist_ok=True)
+            for host in hosts:
+                vantage_point = "server" if host == SERVER else "client"
+                path = qlog / f"{vantage_point}-{host}.qlog"
+                trace_reactor(network.reactor(host), path, title=f"{vantage_point} {host}", vantage_point=vantage_point)
+
+    return record
+
+
+def show(seed: int, verbose: bool, pcap: Path | None = None, qlog: Path | None = None) -> Outcome:
+    """Run one; ``verbose`` prints its program and every packet, the other two write files to look at."""
     if verbose:
         print(draw(seed).describe())
     freeze()
-    outcome = play(seed, trace=print if verbose else None)
+    outcome = play(seed, trace=print if verbose else None, record=recorder(pcap, qlog))
     if outcome.failures:
         report(outcome)
     return outcome

@@ -1,4 +1,4 @@
-"""Which names are public: the lists of six modules, and nothing else."""
+"""Which names are public: the lists of these modules, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ PUBLIC = (
     "txutp",
     "txutp.congestion",
     "txutp.endpoints",
+    "txutp.qlog",
     "txutp.rebinding",
     "txutp.socket",
     "txutp.testing",

@@ -21,6 +21,7 @@ from txutp.cli.demo import demo, demo_server
 from txutp.cli.dump import dump
 from txutp.cli.forward import forward
 from txutp.cli.perf import perf
+from txutp.cli.plot import plot
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,5 +30,5 @@ def main() -> None:
     """uTP (BEP 29) for Twisted: a stream over UDP that yields to other traffic."""
 
 
-for command in (cat, demo, demo_server, dump, forward, perf):
+for command in (cat, demo, demo_server, dump, forward, perf, plot):
     main.add_command(command)

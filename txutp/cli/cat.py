@@ -20,7 +20,15 @@ from twisted.internet.interfaces import IResolutionReceiver
 from twisted.internet.protocol import Factory, ProcessProtocol
 from zope.interface import implementer
 
-from txutp.cli.options import DURATION, client_endpoint, is_endpoint_string, named, server_endpoint, utp_string
+from txutp.cli.options import (
+    DURATION,
+    client_endpoint,
+    is_endpoint_string,
+    named,
+    qlog_option,
+    server_endpoint,
+    utp_string,
+)
 from txutp.cli.output import (
     EXIT_INTERRUPTED,
     EXIT_LOST,
@@ -54,6 +62,7 @@ TIMED_OUT = (error.TimeoutError, error.TCPTimedOutError)
 @click.option("-s", "--source", metavar="ADDRESS", help="Leave from, or listen on, this address of ours.")
 @click.option("-p", "--source-port", type=click.IntRange(1, 65535), help="Leave from this port.")
 @click.option("-e", "--exec", "program", metavar="COMMAND", help="Run this command for the connection's two streams.")
+@qlog_option
 @click.option("-v", "--verbose", is_flag=True, help="Say on standard error what happens.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on standard error at the end.")
 def cat(where: tuple[str, ...], **options: Any) -> None:

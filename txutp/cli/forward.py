@@ -14,7 +14,7 @@ from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from txutp.cli.options import DURATION, client_endpoint, named, server_endpoint
+from txutp.cli.options import DURATION, client_endpoint, named, qlog_option, server_endpoint
 from txutp.cli.output import EXIT_INTERRUPTED, EXIT_UNCONNECTED, give_up, on_interrupt, run_command, say
 from txutp.cli.relay import Relay, Side
 
@@ -42,6 +42,7 @@ GRACE_SECONDS = 5.0
     show_default="5s",
     help="Let open streams go on for this time when interrupted.",
 )
+@qlog_option
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
 def forward(source: str, destination: str, max_connections: int | None, grace: float, quiet: bool) -> None:
     """Carry every connection that FROM accepts to TO, both of them endpoint strings.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -31,6 +32,25 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 DURATION = Duration()
+
+
+def _keep_for_trace(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.meta[QLOG] = value
+
+
+# Where the value of ``--qlog`` is kept until ``run_command`` begins the trace.
+QLOG = "txutp.qlog"
+
+qlog_option = click.option(
+    "--qlog",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    expose_value=False,
+    callback=_keep_for_trace,
+    help="Write a trace of all uTP connections, for txutp plot and qvis.",
+)
+"""An option for commands that ``run_command`` runs; they need not know of it."""
 
 
 def is_endpoint_string(text: str) -> bool:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from twisted.internet.task import react
+
+from txutp.cli.options import QLOG
+from txutp.qlog import trace_reactor
 
 # 1 and 2 are Python's and click's, for other problems.
 EXIT_DIFFERENT = 3
@@ -34,11 +38,24 @@ def on_interrupt(reactor: Any, action: Callable[[], object]) -> None:
     signal.signal(signal.SIGINT, lambda number, frame: reactor.callFromThread(action))
 
 
+def begin_trace(reactor: Any, path: Path, title: str) -> None:
+    """Write all uTP connections of the reactor to a qlog file, to the end of the process."""
+    try:
+        trace_reactor(reactor, path, title=title)
+    except OSError as problem:
+        raise click.UsageError(f"--qlog: {path} cannot be written: {problem.strerror}") from problem
+
+
 def run_command(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine on the reactor to its end; wrong usage that it finds is told as any other."""
 
+    context = click.get_current_context()
+    trace = context.meta.get(QLOG)
+
     async def guarded(reactor: Any) -> None:
         try:
+            if trace is not None:
+                begin_trace(reactor, trace, f"txutp {context.info_name}")
             await main(reactor)
         except click.UsageError as problem:
             problem.show()

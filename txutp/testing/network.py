@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from zope.interface import implementer
 from txutp.core.batch import Address
 from txutp.core.packet import Packet, parse_untrusted
 from txutp.core.units import SECOND_US
+from txutp.testing.pcap import PcapFile
 from txutp.timers import IAlarmClock
 
 UDP_HEADER_BYTES = 8
@@ -143,6 +145,7 @@ class Network:
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = 0
         self._rings = 0  # of timers, since time passed or a datagram moved
+        self._captures: list[tuple[PcapFile, str]] = []  # with the host that each is of; empty for all
 
     def __repr__(self) -> str:
         return f"<Network seed={self.seed} now={self.now_us / SECOND_US:.6f} s>"
@@ -171,6 +174,14 @@ class Network:
         if link is None:
             link = self._links[key] = Link()
         return link
+
+    def capture(self, path: str | os.PathLike[str], host: str = "") -> None:
+        """Write a pcap file from now on, for Wireshark and ``txutp dump``: a datagram when it leaves, lost ones, too.
+
+        With a ``host`` it is what tcpdump would see there: what leaves from it, and what arrives.  Times are those of
+        the network, so they begin in 1970.  ``txutp.qlog.trace_reactor`` traces what a host knows.
+        """
+        self._captures.append((PcapFile(path), host))
 
     def wait_us(self, link: Link) -> float:
         """How long a datagram that came to this link now would wait for those before it."""
@@ -222,6 +233,8 @@ class Network:
     def transmit(self, datagram: Datagram) -> None:
         """Put a datagram on its link."""
         self._rings = 0
+        if self._captures:
+            self._capture(datagram, datagram.source[0])
         link = self.link(datagram.source[0], datagram.destination[0])
         datagram.header_bytes = link.header_bytes
         if link.hook is not None:
@@ -300,11 +313,18 @@ class Network:
         if link.duplicate and chance() < link.duplicate:
             self.call_at(arrival_us + 1, lambda: self._arrive(datagram))
 
+    def _capture(self, datagram: Datagram, host: str, arrives: bool = False) -> None:
+        for file, its_host in self._captures:
+            if its_host == host or not (its_host or arrives):
+                file.write(self.now_us, datagram.source, datagram.destination, datagram.data)
+
     def _arrive(self, datagram: Datagram) -> None:
         receiver = self.ports.get(datagram.destination[:2])
         if receiver is None:
             return
         self._rings = 0
+        if self._captures and datagram.destination[0] != datagram.source[0]:
+            self._capture(datagram, datagram.destination[0], arrives=True)
         receiver.arrived.append((datagram.data, datagram.source))
         if len(receiver.arrived) == 1:
             # what arrives at the same moment is read in one turn
