@@ -50,6 +50,7 @@ TEST = [
     # Twisted's own test modules, which tests/conformance binds, import this.
     "PyHamcrest>=2",
     "pre-commit>=3.5",
+    "prometheus-client>=0.19",
     "pyright>=1.1.390",
     # A terminal in memory, to see what a person would.
     "pyte>=0.8.2",
@@ -90,6 +91,7 @@ setup(
         "txutp.cli.measurement",
         "txutp.core",
         "txutp.core.congestion",
+        "txutp.monitoring",
         "txutp.qlog",
         "txutp.rebinding",
         "txutp.socket",

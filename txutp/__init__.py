@@ -4,8 +4,8 @@ Most programs need none of these names: ``serverFromString(reactor, "utp:6881")`
 ``clientFromString(reactor, "utp:example.org:6881")`` work as soon as txutp is installed.
 
 What a program may use are the names of this list, and those in the lists of ``txutp.congestion``, ``txutp.endpoints``,
-``txutp.qlog``, ``txutp.rebinding``, ``txutp.socket``, ``txutp.testing`` and ``txutp.workers``.  All other modules are
-the inside of the house: they may change in any release.
+``txutp.monitoring``, ``txutp.qlog``, ``txutp.rebinding``, ``txutp.socket``, ``txutp.testing`` and ``txutp.workers``.
+All other modules are the inside of the house: they may change in any release.
 
 To read the code, start with ``txutp/core/__init__.py`` and ``txutp/core/connection.py``; above them stand, in this
 order, ``udp.py`` (the socket), ``protocol.py`` (joins it with connections), ``transport.py`` (what a Protocol sees),

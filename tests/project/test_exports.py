@@ -14,6 +14,7 @@ PUBLIC = (
     "txutp",
     "txutp.congestion",
     "txutp.endpoints",
+    "txutp.monitoring",
     "txutp.qlog",
     "txutp.rebinding",
     "txutp.socket",

@@ -76,9 +76,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("racing", "rebinding", "socket", "testing.pair", "workers.parent"),
     ("testing", "workers"),
     ("endpoints", "rebinding.posing", "socket.sockets"),
-    ("qlog.files",),
-    ("qlog.observing",),
-    ("qlog", "racing", "rebinding", "socket"),
+    ("monitoring.figures", "qlog.files"),
+    ("monitoring.control", "monitoring.metrics", "qlog.observing"),
+    ("monitoring", "qlog", "racing", "rebinding", "socket"),
     # The public names, which the command asks for its version.
     ("",),
     ("rebinding.options",),
@@ -111,7 +111,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli.measurement.client", "cli.measurement.live", "cli.measurement.server"),
     ("cli.measurement.compare",),
     ("cli.measurement.views",),
-    ("cli.cat", "cli.demo", "cli.dump", "cli.forward", "cli.perf", "cli.plot"),
+    ("cli.cat", "cli.demo", "cli.dump", "cli.forward", "cli.perf", "cli.plot", "cli.top"),
     ("cli",),
     ("__main__", "rebinding.__main__", "rebinding.startup.sitecustomize", "workers.__main__", "workers.child"),
 )

@@ -22,6 +22,7 @@ from txutp.cli.dump import dump
 from txutp.cli.forward import forward
 from txutp.cli.perf import perf
 from txutp.cli.plot import plot
+from txutp.cli.top import top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,5 +31,5 @@ def main() -> None:
     """uTP (BEP 29) for Twisted: a stream over UDP that yields to other traffic."""
 
 
-for command in (cat, demo, demo_server, dump, forward, perf, plot):
+for command in (cat, demo, demo_server, dump, forward, perf, plot, top):
     main.add_command(command)
