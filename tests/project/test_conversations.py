@@ -14,6 +14,7 @@ from tests.conversations import running
 from tests.conversations.playing import play
 from tests.conversations.program import draw
 from txutp.core.connection import Connection
+from txutp.qlog.files import read_qlog
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "notebook" / "conversations.md").read_text(encoding="utf-8")
@@ -74,9 +75,27 @@ def test_what_fails_says_how_to_see_it_again(
     assert "is done after" in printed
 
 
-def test_the_documented_commands_are_understood() -> None:
-    """The long ones for another seed."""
-    assert len(COMMANDS) >= 2
+def test_the_documented_commands_are_understood(tmp_path: Path) -> None:
+    """The long ones for another seed, and files in another place."""
+    assert len(COMMANDS) >= 3
     for command in COMMANDS:
+        command = re.sub(r"--(pcap|qlog) (\S+)", rf"--\1 {tmp_path}/\2", command)
         arguments = re.sub(r"--seeds \d+-\d+", "--seeds 7-8", command).split()[3:]
         assert run(*arguments).returncode == 0, command
+    assert (tmp_path / "run.pcap").stat().st_size > 500
+    assert {path.name.partition("-")[0] for path in (tmp_path / "traces").iterdir()} == {"client", "server"}
+
+
+@pytest.mark.parametrize("seed", range(50, 56))
+def test_a_conversation_that_is_recorded_is_the_same(seed: int, tmp_path: Path) -> None:
+    """Packet by packet; and nothing is left behind, neither by the traces."""
+    plain: list[str] = []
+    recorded: list[str] = []
+    outcome = play(seed, trace=plain.append)
+    record = running.recorder(tmp_path / "run.pcap", tmp_path / "traces")
+    assert play(seed, trace=recorded.append, record=record) == outcome
+    assert recorded == plain
+    for path in (tmp_path / "traces").iterdir():
+        header, events = read_qlog(path)
+        assert header["trace"]["vantage_point"]["type"] == path.name.partition("-")[0]
+        assert all(event["time"] >= 0 for event in events)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+import sys
+from collections import Counter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -207,6 +211,28 @@ def test_without_a_trace_nothing_is_in_the_way(tmp_path: Path) -> None:
     first_sent, *others = events_of(tmp_path / "two", "transport:packet_sent")
     assert first_sent["raw"]["payload_length"] == len(b"only in the second one")
     assert len(b"in none") not in {data["raw"]["payload_length"] for data in others}
+
+
+def test_a_transfer_that_is_not_traced_calls_nothing_of_traces() -> None:
+    """Not a single function of theirs, from the first packet to the last one."""
+    called: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            called[Path(frame.f_code.co_filename).as_posix().rpartition("/txutp/")[2]] += 1
+
+    pair = Pair(lossy())
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        pair.client.transport.write(CHUNK)
+        pair.run(10)
+    finally:
+        sys.setprofile(before)
+
+    assert len(pair.server.received) == len(CHUNK)
+    assert called["core/connection.py"] > 500
+    assert not [name for name in called if re.search("qlog|tracing|monitoring|openports", name)]
 
 
 def test_one_connection_of_several(tmp_path: Path) -> None:
