@@ -50,6 +50,9 @@ def test_both_sides_of_a_transfer_over_real_sockets(tmp_path: Path) -> None:
     for path in (here, there):
         [closed] = events_of(path, "connectivity:connection_closed")
         assert closed == {"reason": "DONE"}
+        times = [event["time"] for event in events_of(path)]
+        assert times == sorted(times)
+        assert times[-1] < 1_000 * TIMEOUT_SECONDS
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])

@@ -19,7 +19,8 @@ from txutp import UTPClientEndpoint, listenUTP
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.packet import NAMES, ST_DATA, ST_FIN, ST_SYN
 from txutp.qlog import Tracing, trace_connection, trace_port, trace_reactor
-from txutp.qlog.files import NotAQlogFile, read_qlog
+from txutp.qlog.files import NotAQlogFile, QlogFile, read_qlog
+from txutp.qlog.observing import Sink
 from txutp.testing import Link, Network, Recorder, SimulatedPort
 
 Event = dict[str, Any]
@@ -386,3 +387,15 @@ def test_types_that_take_no_number_have_none(traced: tuple[Path, Pair, list[Reco
     for event in events_of(directory / "client.qlog", "transport:packet_sent"):
         numbered = event["utp"]["type"] in {NAMES[kind] for kind in (ST_DATA, ST_FIN, ST_SYN)}
         assert ("packet_number" in event["header"]) == numbered
+
+
+def test_time_never_goes_back_in_a_file(tmp_path: Path) -> None:
+    """A connection may be evicted while a packet is taken that came a little earlier; qvis wants events in order."""
+    pair = Pair(Link(delay_us=10_000))
+    file = QlogFile(tmp_path / "x.qlog", "title", "unknown", 0)
+    sink = Sink(file, None, 1_000)
+
+    for now_us in (5_000, 4_999, 6_000):
+        sink.write(pair.client.connection, [("a:b", {})], now_us)
+
+    assert [event["time"] for event in events_of(tmp_path / "x.qlog")] == [4, 4, 5]

@@ -30,7 +30,7 @@ class Sink:
         self.file = file
         self.only = only
         self.on_end: Callable[[], None] | None = None  # called when that connection has ended
-        self._begun_us = begun_us
+        self._begun_us = self._last_us = begun_us
         self._groups: dict[Connection, str] = {}
 
     def write(self, connection: Connection, events: Iterable[Event], now_us: int) -> None:
@@ -39,7 +39,9 @@ class Sink:
         if group is None:
             peer = host_and_port(*connection.address[:2])
             group = self._groups[connection] = f"{self.file.next_group()} {peer}"
-        self.file.write((now_us - self._begun_us) / 1_000, group, events)
+        # A packet has the time of its arrival, but its connection may have done something else until it was its turn.
+        self._last_us = max(self._last_us, now_us)
+        self.file.write((self._last_us - self._begun_us) / 1_000, group, events)
 
     def forget(self, connection: Connection) -> None:
         """The connection has ended."""
@@ -135,14 +137,15 @@ class Observer:
 
     def add(self, sink: Sink) -> None:
         """Let events go to one more file."""
+        now_us = self._utp.now_us()
         self._sinks.append(sink)
         for connection in [sink.only] if sink.only is not None else self._utp.multiplexer:
             traced = self._traced.get(connection)
             if traced is None:
-                self._begin(connection)
+                self._begin(connection, now_us)
             else:
                 traced.sinks.append(sink)
-                sink.write(connection, traced.trace.begin(), self._utp.now_us())
+                sink.write(connection, traced.trace.begin(), now_us)
 
     def remove(self, sink: Sink) -> None:
         """Let no more events go to a file; with the last one everything is as if nothing had been traced."""
@@ -172,7 +175,7 @@ class Observer:
         finally:
             self.busy = False
         connection = before or self._receiver_of(datagrams[0], address)
-        traced = None if connection is None else self._traced_of(connection)
+        traced = None if connection is None else self._traced_of(connection, now_us)
         if traced is not None:
             for datagram in datagrams:
                 traced.write(traced.trace.received(datagram), now_us)
@@ -186,7 +189,7 @@ class Observer:
         for number, datagram in enumerate(batch.datagrams()):
             if number >= accepted:
                 break
-            traced = self._sender_of(datagram, batch.address)
+            traced = self._sender_of(datagram, batch.address, now_us)
             if traced is not None:
                 traced.write(traced.trace.sent(datagram), now_us)
                 senders[traced] = None
@@ -195,19 +198,20 @@ class Observer:
 
     def on_failed(self, batch: Batch, problem: OSError) -> None:
         """The system refused a batch."""
+        now_us = self._utp.now_us()
         reason = errno.errorcode.get(problem.errno or 0, str(problem))
         counts: dict[Traced, int] = {}
         for datagram in batch.datagrams():
-            traced = self._sender_of(datagram, batch.address)
+            traced = self._sender_of(datagram, batch.address, now_us)
             if traced is not None:
                 counts[traced] = counts.get(traced, 0) + 1
         for traced, count in counts.items():
-            traced.write(traced.trace.not_sent(count, reason), self._utp.now_us())
+            traced.write(traced.trace.not_sent(count, reason), now_us)
 
     def on_timeouts(self, connections: list[Connection], now_us: int) -> None:
         """Deadlines have passed; these connections may have changed."""
         for connection in connections:
-            traced = self._traced_of(connection)
+            traced = self._traced_of(connection, now_us)
             if traced is not None:
                 traced.write(traced.trace.changed(now_us, by_timeout=True), now_us)
 
@@ -222,21 +226,21 @@ class Observer:
 
     # -- whose --
 
-    def _begin(self, connection: Connection) -> Traced | None:
+    def _begin(self, connection: Connection, now_us: int) -> Traced | None:
         """Trace a connection from now on, if a file is about it."""
         sinks = [sink for sink in self._sinks if sink.only in (None, connection)]
         if not sinks:
             return None
         traced = self._traced[connection] = Traced(connection, sinks)
-        traced.write(traced.trace.begin(), self._utp.now_us())
+        traced.write(traced.trace.begin(), now_us)
         return traced
 
-    def _traced_of(self, connection: Connection) -> Traced | None:
-        return self._traced.get(connection) or self._begin(connection)
+    def _traced_of(self, connection: Connection, now_us: int) -> Traced | None:
+        return self._traced.get(connection) or self._begin(connection, now_us)
 
-    def _sender_of(self, datagram: bytes, address: Address) -> Traced | None:
+    def _sender_of(self, datagram: bytes, address: Address, now_us: int) -> Traced | None:
         connection = self._utp.multiplexer.sender_of(datagram, address)
-        return None if connection is None else self._traced_of(connection)
+        return None if connection is None else self._traced_of(connection, now_us)
 
     def _receiver_of(self, datagram: bytes, address: Address) -> Connection | None:
         """The connection for which a datagram has come, if there is one."""
