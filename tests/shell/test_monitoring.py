@@ -21,7 +21,7 @@ from twisted.web.error import UnsupportedMethod
 from twisted.web.resource import IResource
 from twisted.web.test.requesthelper import DummyRequest
 
-from tests.support import CLIENT, SERVER, Accepting, Pair, until
+from tests.support import CLIENT, SERVER, Accepting, Pair, pause, until
 from txutp import ConnectionStats, UTPClientEndpoint, listenUTP
 from txutp.monitoring import ControlSocketService, MetricsResource, openControlSocket
 from txutp.monitoring.control import MAXIMUM_CLIENTS, MAXIMUM_REQUEST_BYTES, PIECE_CONNECTIONS
@@ -266,6 +266,27 @@ async def test_a_line_is_answered_by_a_line(place: Path) -> None:
         stream.transport.loseConnection()
     await until(lambda: all(stream.lost for stream in [*accepting.made, *connecting.made]), 60)
     await stop(listening)
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_wait_for_the_answers_before_them(place: Path) -> None:
+    """A client that asks often and does not read gets no more than fits, and all of it when it reads."""
+    port = openControlSocket(place)
+    client = await connected(place)
+    client.transport.pauseProducing()
+
+    requests = 2_000
+    client.transport.write(b'{"get": "connections"}\n' * requests)
+    await until(lambda: any(each.paused for each in port.factory.clients), 30)
+    [answering] = port.factory.clients
+    await pause(0.2)
+    held_bytes = len(answering.transport.dataBuffer) + sum(map(len, answering.transport._tempDataBuffer))
+    client.transport.resumeProducing()
+    await until(lambda: len(client.lines) == requests, 60)
+
+    assert held_bytes < len(client.text) / requests + 10
+    client.transport.loseConnection()
+    await stop(port)
 
 
 @pytest_twisted.ensureDeferred

@@ -21,7 +21,7 @@ from txutp.core.packet import NAMES, ST_DATA, ST_FIN, ST_SYN
 from txutp.qlog import Tracing, trace_connection, trace_port, trace_reactor
 from txutp.qlog.files import NotAQlogFile, QlogFile, read_qlog
 from txutp.qlog.observing import Sink
-from txutp.testing import Link, Network, Recorder, SimulatedPort
+from txutp.testing import Datagram, Link, Network, Recorder, SimulatedPort
 
 Event = dict[str, Any]
 
@@ -266,6 +266,43 @@ def test_one_connection_of_several(tmp_path: Path) -> None:
     assert ours[0]["data"]["initiator"] is False
     assert ours[-1]["name"] == "connectivity:connection_closed"
     everything.stop()
+
+
+def test_what_the_kernel_has_joined_is_of_several_connections(tmp_path: Path) -> None:
+    """Small packets of one peer's connections may leave, and be read, together."""
+    network = Network(1)
+    network.connect(CLIENT, SERVER, Link(delay_us=5_000))
+    accepting, connecting = Accepting(), Accepting()
+    port = listenUTP(network.reactor(SERVER), 6881, accepting)
+    endpoint = UTPClientEndpoint(network.reactor(CLIENT), SERVER, 6881)
+    for _ in range(3):
+        endpoint.connect(connecting)
+    network.run(1)
+    held: list[Datagram] = []
+
+    def hold(datagram: Datagram) -> None:
+        datagram.dropped = True
+        held.append(datagram)
+
+    network.link(CLIENT, SERVER).hook = hold
+    for stream in connecting.made:
+        stream.transport.write(b"hello")
+    network.run(0.001)
+    network.link(CLIENT, SERVER).hook = None
+    assert [len(datagram.data) for datagram in held] == [25, 25, 25]
+
+    trace_port(port, tmp_path / "port.qlog")
+    utp = port._utp
+    assert utp is not None
+    utp.datagrams_received(b"".join(datagram.data for datagram in held), 25, held[0].source)
+    utp.drained()
+
+    events = events_of(tmp_path / "port.qlog")
+    received = [event for event in events if event["name"] == "transport:packet_received"]
+    assert len({event["group_id"] for event in received}) == len(received) == 3
+    counts = [e["data"]["bytes_received"] for e in events if e["data"].get("bytes_received")]
+    assert counts == [5, 5, 5]
+    assert [stream.received for stream in accepting.made] == [b"hello"] * 3
 
 
 def test_a_reactors_trace_has_ports_that_are_opened_later(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from txutp.core.address import local_of
 from txutp.core.connection import CLOSED, REASON_NAMES, STATE_NAMES, Connection
 from txutp.core.packet import HEADER_BYTES, NAMES, ST_DATA, ST_FIN, ST_SYN, Packet, parse_untrusted
 from txutp.core.sequence import unwrap
@@ -76,12 +77,14 @@ class ConnectionTrace:
         self._reverse_acked = -1  # ours
         self._told: dict[str, Any] = {}  # metrics
 
-    def begin(self) -> Iterator[Event]:
-        """The connection has come into being, or the trace begins in the middle of it."""
+    def begin(self, bound: tuple[str, int]) -> Iterator[Event]:
+        """The connection has come into being, or the trace begins in the middle of it; ``bound`` is our UDP port's."""
         connection = self.connection
         host, port = connection.address[:2]
         data = {
             "ip_version": "v6" if ":" in host else "v4",
+            "src_ip": local_of(connection.address) or bound[0],
+            "src_port": bound[1],
             "dst_ip": host,
             "dst_port": port,
             "src_cid": str(connection.receive_id),

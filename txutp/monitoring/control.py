@@ -41,19 +41,21 @@ class Answer:
         self._connections = monitor.connections()
         self._begin = json.dumps(program_figures(monitor, reactor))[:-1] + ', "connections": ['
         self._separator = ""
+        self._is_written = False
 
     def resumeProducing(self) -> None:
-        """Write the next piece."""
+        """Write the next piece; when the last one has left, the client may ask again."""
+        if self._is_written:
+            self._client.answered()
+            return
         begin, self._begin = self._begin, ""
         piece = list(islice(self._connections, PIECE_CONNECTIONS))
         texts = [json.dumps(figures) for each in piece if (figures := connection_figures(*each)) is not None]
         if texts:
             begin, self._separator = begin + self._separator, ", "
-        is_last = len(piece) < PIECE_CONNECTIONS
+        self._is_written = len(piece) < PIECE_CONNECTIONS
         transport: Any = self._client.transport
-        transport.write((begin + ", ".join(texts) + ("]}" if is_last else "")).encode())
-        if is_last:
-            self._client.answered()
+        transport.write((begin + ", ".join(texts) + ("]}\n" if self._is_written else "")).encode())
 
     def stopProducing(self) -> None:
         """The client has gone."""
@@ -90,10 +92,9 @@ class Control(LineReceiver):
         self._refuse(f"a request has at most {MAXIMUM_REQUEST_BYTES} bytes")
 
     def answered(self) -> None:
-        """All of an answer was written: end its line, and read the next request."""
+        """An answer has left: read the next request."""
         transport: Any = self.transport
         transport.unregisterProducer()
-        transport.write(b"\n")
         self.resumeProducing()
 
     def _refuse(self, problem: str) -> None:

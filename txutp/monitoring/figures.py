@@ -17,6 +17,7 @@ from txutp.core.stats import ConnectionStats, PortCounters, StreamTotals
 from txutp.endpoints import host_and_port
 from txutp.openports import OpenPorts, open_ports_of
 from txutp.protocol import UTPProtocol
+from txutp.udp.ports import twisted_address
 
 CONNECTION_FIGURES = tuple(field.name for field in fields(ConnectionStats))
 PORT_COUNTS = tuple(PortCounters.__slots__)
@@ -119,10 +120,10 @@ def connection_figures(name: str, utp: UTPProtocol, connection: Connection) -> d
     if connection.state == CLOSED:
         return None
     stats = connection.stats(utp.now_us())
-    host, port = connection.address[:2]
+    where = twisted_address(connection.address)
     figures: dict[str, Any] = {
         "port": name,
-        "peer": host_and_port(host, port),
+        "peer": host_and_port(where.host, where.port),
         "id": connection.receive_id,
         "initiator": connection.initiator,
     }

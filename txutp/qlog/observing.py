@@ -19,6 +19,7 @@ from txutp.core.tracing import ConnectionTrace, Event
 from txutp.endpoints import host_and_port
 from txutp.protocol import UTPProtocol
 from txutp.qlog.files import QlogFile
+from txutp.udp.ports import twisted_address
 
 Result = TypeVar("Result")
 
@@ -37,7 +38,8 @@ class Sink:
         """Append events of a connection."""
         group = self._groups.get(connection)
         if group is None:
-            peer = host_and_port(*connection.address[:2])
+            where = twisted_address(connection.address)
+            peer = host_and_port(where.host, where.port)
             group = self._groups[connection] = f"{self.file.next_group()} {peer}"
         # A packet has the time of its arrival, but its connection may have done something else until it was its turn.
         self._last_us = max(self._last_us, now_us)
@@ -84,12 +86,14 @@ class ObservedMultiplexer(Multiplexer):
         )
 
     def handle_timeouts(self, now_us: int) -> None:
+        observer = self.observer  # whatever ends meanwhile may be the last that is traced
         super().handle_timeouts(now_us)
-        self.observer.on_timeouts(self.touched, now_us)
+        observer.on_timeouts(self.touched, now_us)
 
     def _remove(self, connection: Connection) -> None:
+        observer = self.observer
         super()._remove(connection)
-        self.observer.on_removed(connection)
+        observer.on_removed(connection)
 
 
 class ObservedPort:
@@ -145,7 +149,7 @@ class Observer:
                 self._begin(connection, now_us)
             else:
                 traced.sinks.append(sink)
-                sink.write(connection, traced.trace.begin(), now_us)
+                sink.write(connection, traced.trace.begin(self._source), now_us)
 
     def remove(self, sink: Sink) -> None:
         """Let no more events go to a file; with the last one everything is as if nothing had been traced."""
@@ -168,17 +172,21 @@ class Observer:
         self, datagrams: list[bytes], address: Address, now_us: int, receive: Callable[[], Result]
     ) -> Result:
         """Datagrams have come from one address; ``receive`` lets the multiplexer have them."""
-        before = self._receiver_of(datagrams[0], address)
+        # Datagrams that the kernel has joined may be for several connections of one peer.
+        before = [self._receiver_of(datagram, address) for datagram in datagrams]
         self.busy = True
         try:
             result = receive()
         finally:
             self.busy = False
-        connection = before or self._receiver_of(datagrams[0], address)
-        traced = None if connection is None else self._traced_of(connection, now_us)
-        if traced is not None:
-            for datagram in datagrams:
+        receivers: dict[Traced, None] = {}
+        for datagram, known in zip(datagrams, before, strict=True):
+            connection = known or self._receiver_of(datagram, address)  # a SYN makes one
+            traced = None if connection is None else self._traced_of(connection, now_us)
+            if traced is not None:
                 traced.write(traced.trace.received(datagram), now_us)
+                receivers[traced] = None
+        for traced in receivers:
             traced.write(traced.trace.changed(now_us), now_us)
         return result
 
@@ -226,13 +234,18 @@ class Observer:
 
     # -- whose --
 
+    @property
+    def _source(self) -> tuple[str, int]:
+        address = self._utp.port_address
+        return address.host, address.port
+
     def _begin(self, connection: Connection, now_us: int) -> Traced | None:
         """Trace a connection from now on, if a file is about it."""
         sinks = [sink for sink in self._sinks if sink.only in (None, connection)]
         if not sinks:
             return None
         traced = self._traced[connection] = Traced(connection, sinks)
-        traced.write(traced.trace.begin(), now_us)
+        traced.write(traced.trace.begin(self._source), now_us)
         return traced
 
     def _traced_of(self, connection: Connection, now_us: int) -> Traced | None:
