@@ -114,7 +114,7 @@ def test_what_was_lost_had_left_and_left_again(traced: tuple[Path, Pair, list[Re
                 assert data["utp"]["retransmission"]
                 waiting.remove(number)
 
-    assert losses > 3
+    assert losses == pair.client.connection.sending.given_up_segments > 3
     assert resent == pair.client.connection.sending.segments_resent > 3
     # What arrives late needs no second transmission.
     assert len(waiting) <= pair.client.connection.sending.spurious_segments
@@ -327,8 +327,35 @@ def test_a_reactors_trace_has_ports_that_are_opened_later(tmp_path: Path) -> Non
     assert (tmp_path / "client.qlog").stat().st_size == size
 
 
+def test_what_a_full_socket_refuses_has_not_left(tmp_path: Path) -> None:
+    """It takes some of a batch, and the others later: each is in the trace once, when it has left."""
+    pair = Pair(Link(delay_us=10_000))
+    recorder = Recorder()
+    [port] = [port for (host, _), port in pair.network.ports.items() if host == CLIENT]
+    refusals = 0
+
+    def fill(datagram: Datagram) -> None:
+        nonlocal refusals
+        recorder(datagram)
+        if len(recorder.datagrams) % 4 == 3:
+            refusals += 1
+            port.refusing = True
+            pair.network.call_at(pair.network.now_us + 1_000, lambda: setattr(port, "refusing", False))
+
+    pair.up.hook = fill
+    trace_connection(pair.client.transport, tmp_path / "one.qlog")
+    pair.client.transport.write(CHUNK)
+    pair.run(10)
+
+    assert len(pair.server.received) == len(CHUNK)
+    assert refusals > 10
+    sent = events_of(tmp_path / "one.qlog", "transport:packet_sent")
+    assert [event["utp"]["seq_nr"] for event in sent] == [packet.seq_nr for packet in recorder.packets]
+    assert events_of(tmp_path / "one.qlog", "utp:send_failed") == []
+
+
 def test_what_the_system_refuses_to_send_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such packets count as lost, and are no packets that were sent; a full socket is not told at all."""
+    """Such packets count as lost, and are no packets that were sent."""
     pair = Pair(Link(delay_us=10_000))
     trace_connection(pair.client.transport, tmp_path / "one.qlog")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 from typing_extensions import assert_type
 
@@ -19,6 +22,8 @@ from txutp import (
     utp_transport,
 )
 from txutp.congestion import Acknowledgement, Controller, Ledbat
+from txutp.monitoring import ControlSocketService, MetricsResource, openControlSocket
+from txutp.qlog import Tracing, trace_connection, trace_port, trace_reactor
 from txutp.socket import Server, Socket, createServer
 
 
@@ -33,6 +38,7 @@ class Watching(Protocol):
         assert_type(stats.rtt, float)
         assert_type(stats.bytes_acked, int)
         assert_type(transport.acknowledged(), Deferred[None])
+        trace_connection(self.transport, "connection.qlog")
         transport.write(b"hello")
         transport.loseWriteConnection()
 
@@ -60,6 +66,13 @@ client = UTPClientEndpoint(reactor, "127.0.0.1", 6881, timeout=5)
 port = listenUTP(reactor, 0, Factory.forProtocol(Watching))
 assert_type(port, UTPPort)
 assert_type(port.stats(), PortStats)
+
+tracing = trace_reactor(reactor, "all.qlog", vantage_point="server")
+assert_type(tracing, Tracing)
+trace_port(port, Path("port.qlog"), title="mine").stop()
+assert_type(openControlSocket("program.sock"), IListeningPort)
+ControlSocketService(Path("program.sock")).startService()
+MetricsResource(labels={"service": "mine"}, each_connection=True)
 
 server = createServer(lambda socket: socket.pipe(socket))
 assert_type(server.on("connection", print), Server)

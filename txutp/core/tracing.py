@@ -113,7 +113,6 @@ class ConnectionTrace:
             elif sequence <= self._highest_sent:
                 data["utp"]["retransmission"] = True
             self._highest_sent = max(self._highest_sent, sequence)
-            self._lost.discard(sequence)
         yield "transport:packet_sent", data
 
     def not_sent(self, count: int, reason: str) -> Iterator[Event]:
