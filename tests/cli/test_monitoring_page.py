@@ -1,4 +1,4 @@
-"""``docs/monitoring.md``: its programs and commands run, its screen looks so, its tables are complete."""
+"""``docs/howto/monitoring.md``: its programs and commands run, its screen looks so, its tables are complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from txutp.monitoring.figures import monitor_of
 from txutp.monitoring.metrics import CONNECTION_COUNTERS, CONNECTION_GAUGES, COUNTERS, prometheus_text
 from txutp.testing import Network
 
-PAGE = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "monitoring.md").read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 LIVE, JSON = (text.strip() for language, text in BLOCKS if language == "sh")
 ECHO, SERVICE, METRICS = (text for language, text in BLOCKS if language == "python")

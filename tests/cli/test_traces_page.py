@@ -1,4 +1,4 @@
-"""``docs/traces.md``: its commands and programs run, and its tables have every event and field that there is."""
+"""``docs/howto/traces.md``: its commands and programs run, and its tables have every event and field that there is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from txutp.qlog import trace_reactor
 from txutp.qlog.files import read_qlog
 from txutp.testing import Link, Network
 
-PAGE = (ROOT / "docs" / "traces.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "traces.md").read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 RECEIVE, SEND, PLOT, DUMP, TSHARK, CONVERSATION = (text.strip() for language, text in BLOCKS if language == "sh")
 PROGRAM, SIMULATION = (text for language, text in BLOCKS if language == "python")

@@ -175,7 +175,10 @@ class Multiplexer:
     def knows(self, datagram: bytes, address: Address, now_us: int) -> bool:
         """Whether a packet, which is no SYN, is for a connection that is here, was here, or begins with a cookie."""
         _, _, connection_id, _, _, _, sequence, ack = HEADER.unpack_from(datagram)
-        if self.receiver_of(connection_id, address) or self._tombstones.get((address, connection_id), now_us) is not None:
+        if (
+            self.receiver_of(connection_id, address)
+            or self._tombstones.get((address, connection_id), now_us) is not None
+        ):
             return True
         lifetime_us = self.settings.half_open_timeout_us
         return (

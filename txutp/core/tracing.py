@@ -4,8 +4,8 @@
 without a time.  Nothing in the core knows of it, so a connection that is not traced does not pay for it.
 
 The names and fields are those of qlog 0.3 (draft-ietf-quic-qlog-main-schema-02, draft-ietf-quic-qlog-quic-events-01)
-where it has them, for that is what qvis reads.  What is uTP's alone is in the namespace ``utp``; ``docs/traces.md``
-describes it.
+where it has them, for that is what qvis reads.  What is uTP's alone is in the namespace ``utp``, which
+``docs/howto/traces.md`` describes.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     openControlSocket("/run/service/utp.sock")        # for ``txutp top /run/service/utp.sock``
     site.putChild(b"metrics", MetricsResource())      # for Prometheus
 
-Both cost nothing as long as nobody asks.  ``docs/monitoring.md`` shows the screen and the metrics.
+Both cost nothing as long as nobody asks.  ``docs/howto/monitoring.md`` shows the screen and the metrics.
 """
 
 from txutp.monitoring.control import ControlSocketService, openControlSocket

@@ -6,7 +6,7 @@
     tracing = trace_port(listeningPort, "server.qlog")    # those of one UDP port
     tracing = trace_connection(self.transport, "one.qlog")
 
-A file is complete at any time, however the program ends.  ``docs/traces.md`` says what is in it.
+A file is complete at any time, however the program ends.  ``docs/howto/traces.md`` says what is in it.
 """
 
 from __future__ import annotations
