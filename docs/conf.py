@@ -48,13 +48,23 @@ if os.environ.get("TXUTP_DOCS_ONLINE"):
     }
 # Names of others, which have no page without these, and those of the package that are not public.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(twisted|zope|collections|asyncio|socket|enum|types|typing)\..*"),
-    (r"py:class", r"txutp\.[\w.]+\.(Connection|Packet|PosingPort|PosingConnector)"),
+    (r"py:.*", r"(twisted|zope|collections|asyncio|os|socket|enum|types|typing)\..*"),
+    (r"py:class", r"txutp\.[\w.]+\.(Connection|Member|Packet|PosingPort|PosingConnector|Sink|SteeredProtocol)"),
     (r"py:class", r"(txutp\.[\w.]+\.)?(EventName|Listener|(Any)?Writable)|Deferred"),
 ]
 
 # The modules whose lists are the public names; inside of the package they have longer ones.
-PUBLIC = ("txutp", "txutp.congestion", "txutp.endpoints", "txutp.rebinding", "txutp.socket", "txutp.testing")
+PUBLIC = (
+    "txutp",
+    "txutp.congestion",
+    "txutp.endpoints",
+    "txutp.monitoring",
+    "txutp.qlog",
+    "txutp.rebinding",
+    "txutp.socket",
+    "txutp.testing",
+    "txutp.workers",
+)
 
 
 def public_name(target: str) -> str | None:
