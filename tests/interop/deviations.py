@@ -719,23 +719,24 @@ def page(told: dict[str, tuple[list[list[Answer]], list[list[Answer]]]]) -> str:
     different = {name: each for name, each in told.items() if comparable(each[0]) != comparable(each[1])}
     same = [name for name in told if name not in different]
     rows = "\n".join(row(name, *each) for name, each in different.items())
-    return f"""# Where we answer otherwise than libutp
+    return f"""# Differences from libutp
 
-A client plays {len(told)} scripts with two servers that echo, one of ours and one of libutp (utp-native 2.5.3), at the
-same time. {len(same)} of them are answered alike. This table has the others, and a test compares it with what both do:
+A client plays {len(told)} scripts with two echo servers at the same time, one of txutp and one of libutp (utp-native
+2.5.3). Both answer {len(same)} of them alike. The table shows the others, and a test compares it with both answers:
 
-| The client sends | libutp answers | txutp answers | Why |
+| The client sends | libutp answers | txutp answers | Reason |
 | --- | --- | --- | --- |
 {rows}
 
-Numbers of the server (`seq`) are counted from that of its SYN-ACK, those of the client (`ack`) from its SYN, which has
-the number 1; `+5` is a payload of five bytes; a semicolon separates answers to the first part of a script from those to
-the second. Where a script begins behind the handshake, five bytes have gone to the server and back.
+Sequence numbers of the server (`seq`) count from that of its SYN-ACK, acknowledged numbers of the client (`ack`) from
+its SYN, which has the number 1. `+5` is a payload of five bytes. A semicolon separates the answers to the two parts of
+a script. Where a script begins after the handshake, five bytes have gone to the server and back.
 
-We never answer with more packets or more bytes than libutp, but where the table says so.
+txutp never answers with more packets or more bytes than libutp, except where the table says so.
 
-These scripts are answered alike: {", ".join(name[0].lower() + name[1:] for name in same)}.
-"""
+Both answer these scripts alike:
+
+{"".join(f"- {name}{chr(10)}" for name in same)}"""
 
 
 if __name__ == "__main__":
