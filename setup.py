@@ -34,7 +34,7 @@ CLI = ["click>=8.1", "dpkt>=1.9.8", "rich>=13", 'pywin32>=226; platform_system =
 PLOT = [*CLI, "matplotlib>=3.7"]
 # What else there is to compare with is left out where it is not installed.
 BENCHMARKS = [*CLI, "aioquic>=1.2", "matplotlib>=3.7"]
-# The site: "sphinx-build docs SOMEWHERE".
+# The site: "sphinx-build docs docs/_build".
 DOCS = ["furo>=2024.8.6", "matplotlib>=3.7", "myst-parser>=4", "sphinx>=8", "sphinx-copybutton>=0.5.2"]
 EXAMPLES = ["bencode2>=0.3", "Twisted[conch,tls]>=24.7"]
 ON_LINUX = 'sys_platform == "linux" and platform_machine == "x86_64" and implementation_name == "cpython"'

@@ -50,7 +50,7 @@ if os.environ.get("TXUTP_DOCS_ONLINE"):
 nitpick_ignore_regex = [
     (r"py:.*", r"(twisted|zope|collections|asyncio|os|socket|enum|types|typing)\..*"),
     (r"py:class", r"txutp\.[\w.]+\.(Connection|Member|Packet|PosingPort|PosingConnector|Sink|SteeredProtocol)"),
-    (r"py:class", r"(txutp\.[\w.]+\.)?(EventName|Listener|(Any)?Writable)|Deferred"),
+    (r"py:class", r"(txutp\.[\w.]+\.)?(EventName|Listener|(Any)?Writable)|Deferred|Self"),
 ]
 
 # The modules whose lists are the public names; inside of the package they have longer ones.
