@@ -21,7 +21,21 @@ if os.name == "nt":
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
-from benchmarks import buffers, compare, crowds, handshakes, idle, limit, loss, pingpong, profile, rates, stock, streams
+from benchmarks import (
+    buffers,
+    compare,
+    crowds,
+    handshakes,
+    idle,
+    limit,
+    loss,
+    pingpong,
+    profile,
+    rates,
+    stock,
+    streams,
+    workers,
+)
 from benchmarks.catalogue import PARTS, chosen
 from benchmarks.network import Network, Routed, why_no_namespaces
 from benchmarks.parts import QUICK, Column, Part, Results, Row, Values, measure_round
@@ -29,6 +43,7 @@ from benchmarks.peers import end, why_not
 from benchmarks.processes import Failed, Host, worker
 from benchmarks.support import ROOT, figure, markdown, spread
 from tests.pages import Page
+from txutp.workers import why_no_steering
 
 TINY = replace(
     QUICK,
@@ -42,6 +57,8 @@ TINY = replace(
     crowds=(3,),
     crowd_seconds=0.1,
     idle_connections=60,
+    idle_crowd=60,
+    idle_seconds=0.6,
 )
 
 
@@ -260,6 +277,28 @@ def test_limit() -> None:
     measured_rows = measured(streams.LOOPBACK, *limit.KINDS)
     assert measured_rows.keys() == limit.KINDS.keys()
     assert all(values["megabytes_per_second"] > 0 for values in measured_rows.values())
+
+
+@pytest.mark.skipif(bool(why_no_steering()), reason=why_no_steering())
+def test_workers() -> None:
+    """One process on a port, and two if there are cores; the kernel steers every datagram to the right one."""
+    for part, metric in (
+        (workers.STREAMS, "megabytes_per_second"),
+        (workers.HANDSHAKES, "per_second"),
+    ):
+        values = measured(part, "utp/1", "tcp/1")
+        assert values.keys() == {"utp/1", "tcp/1"}
+        assert all(each[metric] > 0 and each[f"with_cores_{metric}"] > 0 for each in values.values())
+    steered = measured(workers.STEERING, "2", "7", "64")
+    assert [each["datagrams"] for each in steered.values()] == [2_000] * 3
+    assert {each["wrong"] for each in steered.values()} == {0}
+    assert "too few to tell" in workers.too_few_cores(10_000)
+
+
+def test_idle_crowd() -> None:
+    values = measured(idle.CROWD, "crowd")["crowd"]
+    assert values["resident_kib"] > 0
+    assert values["cpu_percent"] >= 0
 
 
 def test_stream_between_namespaces() -> None:

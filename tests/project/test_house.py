@@ -89,8 +89,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("",),
     ("rebinding.options",),
     ("rebinding.inheriting",),
-    # The command.
     ("cli.options",),
+    # The command.
     (
         "cli.captures",
         "cli.exchange",

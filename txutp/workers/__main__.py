@@ -25,7 +25,7 @@ from twisted.internet.error import CannotListenError
 from txutp.endpoints import host_and_port
 from txutp.running import Unusable, find, run_program
 from txutp.strings import read_server
-from txutp.workers.parent import Workers, WorkersFailed
+from txutp.workers.parent import Workers, WorkersFailed, checked_workers
 from txutp.workers.steering import MAXIMUM_WORKERS, why_no_steering
 
 COMMAND = "python -m txutp.workers"
@@ -85,7 +85,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         ports = [port_of(text) for text in read.listen]
         path = "" if read.is_module else find(program[0], "-m txutp.workers")
-        wanted = min(cores(), MAXIMUM_WORKERS) if read.workers is None else read.workers
+        wanted = min(cores(), MAXIMUM_WORKERS) if read.workers is None else checked_workers(read.workers)
         command = ["-m", *program] if read.is_module else program
         why_one = why_no_steering()
         if why_one and os.name == "nt":

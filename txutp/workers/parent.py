@@ -52,6 +52,13 @@ class WorkersFailed(Exception):
     """The workers could not be started; the text says why."""
 
 
+def checked_workers(workers: int) -> int:
+    """Returns a number of workers; raises ValueError if there cannot be so many."""
+    if not isinstance(workers, int) or not 1 <= workers <= MAXIMUM_WORKERS:
+        raise ValueError(f"the number of workers is from 1 to {MAXIMUM_WORKERS}, not {workers!r}")
+    return workers
+
+
 class Generation:
     """The workers that were started together."""
 
@@ -159,8 +166,7 @@ class Workers(Service):
         ``ports`` are (interface, port) as the program gives them to ``listenUTP`` or in its ``utp:`` strings; it has to
         listen on all of them.  Port 0 is one that the system chooses once, for all workers.
         """
-        if not 1 <= workers <= MAXIMUM_WORKERS:
-            raise ValueError(f"the number of workers is from 1 to {MAXIMUM_WORKERS}, not {workers}")
+        workers = checked_workers(workers)
         if not program:
             raise ValueError("a program is needed: a file, a command, or -m and a module")
         if not ports:
@@ -305,9 +311,7 @@ class Workers(Service):
         Connections stay with the workers that have them, which end with the last of theirs.  If a new worker ends
         before it listens, all goes on as it was: ``WorkersFailed``.
         """
-        wanted = self.workers if workers is None or self.why_one else workers
-        if not 1 <= wanted <= MAXIMUM_WORKERS:
-            raise ValueError(f"the number of workers is from 1 to {MAXIMUM_WORKERS}, not {wanted}")
+        wanted = self.workers if workers is None or self.why_one else checked_workers(workers)
         if self._next is not None or not self._generations or not self._generations[-1].begun:
             raise RuntimeError("the workers are being started already")
         before = self._generations[-1]
