@@ -10,6 +10,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread
 
 from tests.support import pause
 from tests.support import until as until_in
@@ -348,6 +351,69 @@ async def test_a_restart_with_another_number_keeps_every_connection() -> None:
         clients, answers = generations[0]
         assert await asked(clients) == answers
         assert (await settled(workers, len(clients))).resets_sent == 0
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["ended", "killed"])
+async def test_peers_hear_of_an_old_worker_that_ends_before_its_connections(how: int) -> None:
+    """One that is ended says so itself; of one that was killed the new workers tell with the next packet."""
+    async with running(2) as workers:
+        clients = await clients_of(workers, 16)
+        first, old = await asked(clients), workers.pids
+        await workers.restart()
+        assert old[1] is not None
+        os.kill(old[1], how)
+        await until(lambda: workers.retiring == 1)
+        doomed = [client for client, (number, _) in zip(clients, first, strict=True) if number == "1"]
+        for client in doomed:
+            if how == signal.SIGKILL:
+                client.transport.write(b"who\n")
+        await until(lambda: all(client.lost for client in doomed))
+        kept = [client for client in clients if client not in doomed]
+        assert await asked(kept) == [answer for answer in first if answer[0] == "0"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopped_in_a_restart() -> None:
+    """Who waits for the restart hears that."""
+    async with running(1) as workers:
+        restart = workers.restart(2)
+        await workers.stopService()
+        with pytest.raises(WorkersFailed, match="the service has stopped"):
+            await restart
+
+
+@pytest_twisted.ensureDeferred
+async def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """Even if that is killed: else a new parent would find its port in use."""
+    told = tmp_path / "told"
+    program = f"import os, sys; open({str(told)!r}, 'a').write(str(os.getpid()) + '\\n'); import runpy;"
+    program += f" sys.argv = [{PROGRAM!r}, '127.0.0.1=0']; runpy.run_path({PROGRAM!r}, run_name='__main__')"
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "-m", "txutp.workers", "--workers", "2", "--listen", "utp:0:interface=127.0.0.1"]
+    killed = subprocess.Popen(
+        [*command, str(tmp_path / "program.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT.parent.parent)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert killed.stderr is not None
+        assert "2 workers on" in await deferToThread(killed.stderr.readline)
+    finally:
+        killed.kill()
+        killed.wait()
+    pids = [int(line) for line in told.read_text().split()]
+    assert len(pids) == 2
+    await until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest_twisted.ensureDeferred

@@ -15,8 +15,10 @@ from dataclasses import asdict
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionDone
 from twisted.internet.fdesc import setNonBlocking
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txutp import sharing
 from txutp.core.connection import Connection
@@ -228,12 +230,20 @@ class Control(FileDescriptor):  # type: ignore[misc, unused-ignore]
         except (BlockingIOError, InterruptedError):
             return
         if not data:
-            self.stopReading()
-            os.kill(os.getpid(), signal.SIGTERM)
+            self._parent_ended()
             return
         *lines, self._unread = (self._unread + data).split(b"\n")
         for line in lines:
             self._told(json.loads(line))
+
+    def connectionLost(self, reason: Failure) -> None:
+        # some reactors say so instead of letting us read the end; a reactor that stops says ConnectionLost
+        if reason.check(ConnectionDone):
+            self._parent_ended()
+
+    def _parent_ended(self) -> None:
+        self.stopReading()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def begin(environment: MutableMapping[str, str]) -> Worker:

@@ -80,11 +80,15 @@ class Generation:
         """The workers that have a process."""
         return [member for member in self.members if member is not None]
 
+    def close_lane(self, number: int) -> None:
+        """Let go of the lane of a worker that will not come again: its senders hear that nobody reads it."""
+        for end in self.lanes[number]:
+            end.close()
+
     def close(self) -> None:
-        """Let go of the lanes: what is sent there now is lost, and its sender hears so."""
-        for lane in self.lanes:
-            for end in lane:
-                end.close()
+        """Let go of all lanes."""
+        for number in range(len(self.lanes)):
+            self.close_lane(number)
 
 
 class Member(ProcessProtocol):
@@ -248,9 +252,13 @@ class Workers(Service):
         if self._stopped is None or any(generation.living for generation in self._all):
             return
         stopped, self._stopped = self._stopped, None
-        for generation in self._all:
-            generation.close()
+        generations = self._all
         self._generations, self._next = [], None
+        for generation in generations:
+            generation.close()
+            awaited = generation.retired if generation.retiring else generation.ready
+            if not awaited.called:
+                awaited.errback(WorkersFailed("the service has stopped"))
         self._close_groups()
         stopped.callback(None)
 
@@ -394,7 +402,7 @@ class Workers(Service):
                 (each.number, other, given(lane[1]))
                 for each in living
                 for other, lane in enumerate(each.lanes)
-                if (each, other) != (generation, number)
+                if (each, other) != (generation, number) and lane[1].fileno() != -1
             ],
         }
         member = generation.members[number] = Member(self, generation, number, pause_seconds)
@@ -437,6 +445,7 @@ class Workers(Service):
                 generation.close()
             return
         if generation.retiring:
+            generation.close_lane(number)
             self._check_retired(generation)
             self._check_gone(generation)
             return

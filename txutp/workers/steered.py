@@ -186,6 +186,13 @@ class WorkerPort(AdoptedPort):
         """Read nothing more, whatever asks for it; sending goes on."""
         self._is_deaf = True
         self.stopReading()
+        # the reactor closes what it reads when it stops, and would forget this port
+        reactor: Any = self.reactor
+        reactor.addSystemEventTrigger("during", "shutdown", self._close_if_open)
+
+    def _close_if_open(self) -> None:
+        if self.fileno() != -1:
+            self.close()
 
     def listen(self) -> None:
         """Read."""
