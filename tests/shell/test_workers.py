@@ -277,17 +277,36 @@ async def test_a_run_of_many_connections_is_divided(workers: Workers) -> None:
     peer = ByHand(workers.addresses[0])
     if not has_option(peer.socket, UDP_SEGMENT, None):
         pytest.skip("the kernel sends no runs")
-    ids = range(2_000, 2_012)
+    ids = range(2_000, 2_048, 4)  # of all workers
     run = b"".join(packet(ST_SYN, syn_id, 50).encode() for syn_id in ids)
     peer.socket.setsockopt(SOL_UDP, UDP_SEGMENT, len(run) // len(ids))
     peer.socket.sendto(run, workers.addresses[0])
     await until(lambda: peer.look() == len(ids))
     assert {answer.connection_id for answer in peer.heard} == set(ids)
     assert {answer.type for answer in peer.heard} == {ST_STATE}
+    # what comes one by one goes where the kernel steers it, and finds the connections there; so does another run
+    numbers = {answer.connection_id: answer.seq_nr for answer in peer.heard}
+    single = [packet(ST_DATA, syn_id + 1, 51, numbers[syn_id] - 1, b"x") for syn_id in ids]
+    second = [packet(ST_DATA, syn_id + 1, 52, numbers[syn_id] - 1, b"y").encode() for syn_id in ids]
+    peer.socket.setsockopt(SOL_UDP, UDP_SEGMENT, 0)
+    peer.send(*single)
+    await until(lambda: acknowledged(peer) == dict.fromkeys(ids, 51))
+    peer.socket.setsockopt(SOL_UDP, UDP_SEGMENT, len(second[0]))
+    peer.socket.sendto(b"".join(second), workers.addresses[0])
+    await until(lambda: acknowledged(peer) == dict.fromkeys(ids, 52))
     statistics = await settled(workers, len(ids))
+    assert statistics.half_open == 0
     assert statistics.dropped_unknown == before.dropped_unknown
     assert statistics.resets_sent == before.resets_sent
-    peer.send(*(packet(ST_RESET, answer.connection_id, 52, answer.seq_nr) for answer in peer.heard))
+    peer.socket.setsockopt(SOL_UDP, UDP_SEGMENT, 0)
+    peer.send(*(packet(ST_RESET, syn_id, 53, numbers[syn_id]) for syn_id in ids))
+    await settled(workers, 0)
+
+
+def acknowledged(peer: ByHand) -> dict[int, int]:
+    """The highest ack that came for each connection."""
+    peer.look()
+    return {answer.connection_id: answer.ack_nr for answer in sorted(peer.heard, key=lambda answer: answer.ack_nr)}
 
 
 @pytest_twisted.ensureDeferred
