@@ -1,4 +1,4 @@
-"""``docs/workers.md`` is true: its commands and its program run."""
+"""``docs/howto/workers.md`` is true: its commands and its program run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from txutp.workers import __main__ as command
 from txutp.workers import why_no_steering
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE = (ROOT / "docs" / "workers.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "workers.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 WEB, FORWARD = (text.strip() for language, text in BLOCKS if language == "sh")
 [PROGRAM] = (text for language, text in BLOCKS if language == "python")
