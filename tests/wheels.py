@@ -17,7 +17,7 @@ def wheels_for(tree: Path, spare: Path) -> Path:
 
     It is kept in the virtual environment of this Python; without a writable one it is made in ``spare``.
     """
-    what = hashlib.sha256((tree / "setup.py").read_bytes() + sys.version.encode()).hexdigest()[:16]
+    what = hashlib.sha256((tree / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()[:16]
     home = Path(sys.prefix) if sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK) else spare
     house = home / "wheels" / what
     if not house.exists():

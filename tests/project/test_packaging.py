@@ -210,7 +210,8 @@ def test_its_tests_run_from_the_source_distribution(artifacts: dict[str, Path], 
     with tarfile.open(artifacts["sdist"]) as tar:
         tar.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     [unpacked] = tmp_path.iterdir()
-    some = [f"tests/test_{name}.py" for name in ("house", "scenarios", "packet", "transport")]
+    names = ("project/test_house", "project/test_scenarios", "wire/test_packet", "shell/test_transport")
+    some = [f"tests/{name}.py" for name in names]
     said = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *some, cwd=unpacked)
     assert re.search(r"^\d{3,} passed", said, re.MULTILINE), said
     everything = run(sys.executable, "-m", "pytest", "-q", "--collect-only", cwd=unpacked)
