@@ -76,9 +76,9 @@ def test_tls(tmp_path: Path) -> None:
     assert re.fullmatch(r"round trip: \d+\.\d ms", said[1])
 
 
-def test_a_controller_of_your_own(tmp_path: Path) -> None:
-    """The program prints what the page shows: time is virtual, and the seed is fixed."""
-    page = Page("howto/controllers")
+@pytest.mark.parametrize("page", [Page("howto/controllers"), Page("howto/caps")], ids=lambda page: page.name)
+def test_programs_on_a_network_in_memory(page: Page, tmp_path: Path) -> None:
+    """Each prints what its page shows: time is virtual, and the seed is fixed."""
     [text], [shown] = page.programs, texts(page)
     with program(text, tmp_path) as client:
         assert client.end() == shown.splitlines()
