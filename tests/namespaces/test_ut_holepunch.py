@@ -93,7 +93,7 @@ class Internet:
 
 @pytest.mark.slow
 def test_two_peers_behind_nats_meet() -> None:
-    """Each sees the other one at the outer address of its NAT, and the connection stays."""
+    """Each meets the other one at the outer address of its NAT."""
     with Internet() as internet, internet.running("public", f"python examples/ut_holepunch.py relay {PORT}") as relay:
         relay.until("Listening")
         peer = f"python examples/ut_holepunch.py peer {RELAY}:{PORT}"

@@ -16,7 +16,10 @@ SLOW_START_EXIT = 0.9  # of the target (libutp)
 
 
 class Ledbat:
-    """LEDBAT with a window floor of two segments and an exponential slow start (libtorrent's; libutp's is linear)."""
+    """Classic LEDBAT (BEP 29, RFC 6817) for one flow, with a target of 100 ms.
+
+    Its window has a floor of two segments, and slow start is exponential, as libtorrent's; libutp's is linear.
+    """
 
     __slots__ = (
         "_before_cut",

@@ -22,7 +22,7 @@ SLOWDOWN_SHARE = 9  # the next one comes after so many times the length of the l
 
 
 class LedbatPlusPlus:
-    """The window of one flow.
+    """LEDBAT++ (draft-irtf-iccrg-ledbat-plus-plus-06) for one flow, with a target of 60 ms.
 
     The first slow start grows by the gain; later ones, up to a threshold that was reached before, double: with the
     gain a short path would spend most of its time there.
