@@ -65,6 +65,7 @@ class UTPClientTransport(TLSCapableTransport):
     """The transport of an outgoing connection: from a name to addresses, to a connection, to a protocol."""
 
     _tlsClientDefault = True
+    logstr = "Uninitialized"  # as TCP has it
 
     def __init__(self, connector: UTPConnector, settings: Settings) -> None:
         self._connector: UTPConnector | None = connector
