@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import capturedLogs
 
 from tests.support import CLIENT, SERVER, Accepting, Pair
-from txutp import UTPClientEndpoint, listenUTP
+from txutp import Ledbat, Settings, UTPClientEndpoint, listenUTP
+from txutp.congestion import Acknowledgement
 from txutp.core.multiplexer import Multiplexer
-from txutp.core.packet import NAMES, ST_DATA, ST_FIN, ST_SYN
+from txutp.core.packet import NAMES, ST_DATA, ST_FIN, ST_SYN, Packet
 from txutp.qlog import Tracing, trace_connection, trace_port, trace_reactor
 from txutp.qlog.files import NotAQlogFile, QlogFile, read_qlog
 from txutp.qlog.observing import Sink
@@ -373,6 +376,72 @@ def test_what_the_system_refuses_to_send_is_told(tmp_path: Path, monkeypatch: py
     first_sent, *_ = events_of(tmp_path / "one.qlog", "transport:packet_sent")
     assert first_sent["raw"]["payload_length"] == len(b"hello")
     assert pair.server.received == b"hello"
+
+
+class Strange(Ledbat):
+    """A controller of an application, with figures that JSON does not have, and then none at all."""
+
+    is_broken = False
+
+    @property
+    def target_delay_us(self) -> float:  # type: ignore[override]
+        if self.is_broken:
+            raise ZeroDivisionError("a fault of the application")
+        return float("inf")
+
+    @target_delay_us.setter
+    def target_delay_us(self, value: int) -> None:
+        """It has its own."""
+
+    def on_ack(self, ack: Acknowledgement) -> None:
+        """The window stays as it is."""
+
+
+def test_a_strange_controller_ends_its_own_trace_alone(tmp_path: Path) -> None:
+    """Numbers that JSON does not have are null; a controller that raises when it is asked costs no byte."""
+    pair = Pair(Link(delay_us=10_000), settings=Settings(congestion=Strange))
+    trace_reactor(pair.client_reactor, tmp_path / "x.qlog")
+    pair.client.transport.write(CHUNK)
+    pair.run(1)
+    targets = [data.get("target_delay") for data in events_of(tmp_path / "x.qlog", "utp:metrics_updated")]
+    assert set(targets) == {None}
+    assert b"Infinity" not in (tmp_path / "x.qlog").read_bytes()
+
+    controller = pair.client.connection.sending.controller
+    assert isinstance(controller, Strange)
+    controller.is_broken = True
+    with capturedLogs() as logged:
+        pair.client.transport.write(CHUNK)
+        pair.run(20)
+
+    assert len(pair.server.received) == 2 * len(CHUNK)
+    assert [event["log_format"] for event in logged] == ["the trace of {connection} raised"]
+
+
+def test_a_connection_that_gives_way_is_traced_to_its_end(tmp_path: Path) -> None:
+    """Many SYNs and no proof: the first half-open ones are evicted, and nothing of them is left in the trace."""
+    network = Network(1)
+    network.connect(CLIENT, SERVER, Link(delay_us=5_000))
+    port = listenUTP(network.reactor(SERVER), 6881, Accepting(), settings=Settings(maximum_half_open=50))
+    tracing = trace_port(port, tmp_path / "port.qlog")
+    talker = DatagramProtocol()
+    network.reactor(CLIENT).listenUDP(7, talker)
+    for number in range(200):
+        syn = Packet(ST_SYN, 2 * number, 1, 0, 1_000, 1, 0).encode()
+        talker.transport.write(syn, (SERVER, 6881))
+        network.run(0.01)
+        if number % 3 == 0:  # the same peer, started again
+            talker.transport.write(Packet(ST_SYN, 2 * number, 1, 0, 1_000, 7, 0).encode(), (SERVER, 6881))
+    network.run(300)
+    port.stopListening()
+    network.run(60)
+
+    started = events_of(tmp_path / "port.qlog", "connectivity:connection_started")
+    closed = events_of(tmp_path / "port.qlog", "connectivity:connection_closed")
+    assert len(started) == len(closed) >= 60
+    assert [data["reason"] for data in closed].count("EVICTED") >= 10
+    assert "stopped" in repr(tracing)
+    assert tracing._sink._groups == {}
 
 
 def test_a_full_disk_ends_the_trace_alone(tmp_path: Path) -> None:

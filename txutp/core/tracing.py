@@ -11,6 +11,7 @@ where it has them, for that is what qvis reads.  What is uTP's alone is in the n
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 from txutp.core.address import local_of
@@ -159,17 +160,20 @@ class ConnectionTrace:
             news = {}
             for key, attribute, factor in metrics:
                 value = getattr(stats, attribute) * factor
+                if not isfinite(value):
+                    value = None  # JSON has no such numbers
                 if self._told.get(key) != value:
                     news[key] = self._told[key] = value
             if news:
                 yield name, news
 
     def end(self, now_us: int) -> Iterator[Event]:
-        """The connection has ended, or its trace does."""
+        """The connection has ended, or gives way to another one, of which it is told later."""
         yield from self.changed(now_us)
         connection = self.connection
-        if connection.state == CLOSED:
-            yield "connectivity:connection_closed", {"reason": REASON_NAMES[connection.close_reason]}
+        is_closed = connection.state == CLOSED
+        reason = REASON_NAMES[connection.close_reason] if is_closed else "EVICTED"
+        yield "connectivity:connection_closed", {"reason": reason}
 
     def _packet(self, packet: Packet, datagram: bytes, sequence: int) -> dict[str, Any]:
         """The data of a packet event, without its acks."""

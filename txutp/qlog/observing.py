@@ -10,6 +10,8 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from twisted.logger import Logger
+
 from txutp.core.batch import Address, Batch
 from txutp.core.connection import Connection
 from txutp.core.multiplexer import Multiplexer
@@ -55,13 +57,27 @@ class Sink:
 class Traced:
     """One connection, and where its events go."""
 
+    _log = Logger()
+
     def __init__(self, connection: Connection, sinks: list[Sink]) -> None:
         self.trace = ConnectionTrace(connection)
         self.sinks = sinks
+        self._has_failed = False
 
     def write(self, events: Iterable[Event], now_us: int) -> None:
-        """Append events to all files of the connection."""
-        collected = list(events)
+        """Append events to all files of the connection.
+
+        A congestion controller of the application is asked for its figures, and may raise: that ends the trace of this
+        connection, and never the connection.
+        """
+        if self._has_failed:
+            return
+        try:
+            collected = list(events)
+        except Exception:
+            self._has_failed = True
+            self._log.failure("the trace of {connection} raised", connection=self.trace.connection)
+            return
         if collected:
             for sink in self.sinks:
                 sink.write(self.trace.connection, collected, now_us)
@@ -181,7 +197,8 @@ class Observer:
             self.busy = False
         receivers: dict[Traced, None] = {}
         for datagram, known in zip(datagrams, before, strict=True):
-            connection = known or self._receiver_of(datagram, address)  # a SYN makes one
+            # A SYN makes a connection, and may take the place of another one.
+            connection = known if known in self._traced else self._receiver_of(datagram, address)
             traced = None if connection is None else self._traced_of(connection, now_us)
             if traced is not None:
                 traced.write(traced.trace.received(datagram), now_us)
@@ -219,7 +236,7 @@ class Observer:
     def on_timeouts(self, connections: list[Connection], now_us: int) -> None:
         """Deadlines have passed; these connections may have changed."""
         for connection in connections:
-            traced = self._traced_of(connection, now_us)
+            traced = self._traced.get(connection)
             if traced is not None:
                 traced.write(traced.trace.changed(now_us, by_timeout=True), now_us)
 
