@@ -95,7 +95,7 @@ class UTPProtocol(DatagramProtocol):
         environment = environment_of(reactor)
         self.now_us = environment.monotonic_us
         self._call_later: Callable[..., Timer] = timers_of(reactor).call_later
-        self.multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
+        self.multiplexer: Multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
         self.multiplexer.small_paths = small_paths_of(reactor)
         self.multiplexer.listening = accept is not None
         self._outbox = Outbox(self.multiplexer, self.now_us)

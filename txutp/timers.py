@@ -56,8 +56,8 @@ class Timer:
     def __init__(
         self, timers: SteadyTimers, due_us: int, seconds: float, function: Callable[..., Any], arguments: Any
     ) -> None:
-        self.due_us = due_us
-        self.function = function
+        self.due_us: int = due_us
+        self.function: Callable[..., Any] = function
         self._arguments = arguments
         self._timers = timers
         self._delayed_call: IDelayedCall | None = timers.reactor.callLater(seconds, self._ring)

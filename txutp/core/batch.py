@@ -39,14 +39,14 @@ class Batch:
     def __init__(
         self, address: Address, buffers: list[Buffer], count: int, datagram_bytes: int, note: Any = None
     ) -> None:
-        self.address = address
-        self.buffers = buffers
-        self.count = count
-        self.datagram_bytes = datagram_bytes
-        self.dont_fragment = False
-        self.alone = False
+        self.address: Address = address
+        self.buffers: list[Buffer] = buffers
+        self.count: int = count
+        self.datagram_bytes: int = datagram_bytes
+        self.dont_fragment: bool = False
+        self.alone: bool = False
         self.dscp: int | None = None
-        self.note = note
+        self.note: Any = note
 
     def datagrams(self, start: int = 0) -> Iterator[bytes]:
         """The datagrams from number ``start`` on, each joined into one ``bytes``."""

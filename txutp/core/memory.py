@@ -38,7 +38,7 @@ class ReceiveMemory:
     __slots__ = ("counters", "held_bytes", "limit_bytes", "share_bytes")
 
     def __init__(self, limit_bytes: int, counters: PortCounters) -> None:
-        self.counters = counters
+        self.counters: PortCounters = counters
         self.held_bytes = 0
         self.limit_bytes = limit_bytes
         self.share_bytes = limit_bytes // SHARES  # what one connection may hold now

@@ -59,7 +59,7 @@ class MtuSearch:
         self._failures = 0  # of the size that was tried last
         self._hint_bytes = 0  # the size to try next, because a router said so
         self._waits_until_us = 0  # the search is over until then
-        self.peer_reads_extensions = peer_reads_extensions  # without that nothing is probed
+        self.peer_reads_extensions: bool = peer_reads_extensions  # without that nothing is probed
         self.question_due = False  # the connection shall ask for it
         self._questions_left = MAXIMUM_QUESTIONS
         self._question_us = 0  # earliest time of the next question

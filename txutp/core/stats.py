@@ -66,7 +66,7 @@ class StreamTotals:
     )
 
     def __init__(self) -> None:
-        self.connections = 0  # of which this is the sum
+        self.connections: int = 0  # of which this is the sum
         self.bytes_acked = self.bytes_received = self.bytes_retrans = self.bytes_sent = 0
         self.segs_in = self.segs_out = self.segs_retrans = self.timeouts = 0
 

@@ -29,7 +29,7 @@ class QlogFile:
 
     def __init__(self, path: str | os.PathLike[str], title: str, vantage_point: str, reference_time_ms: float) -> None:
         """Create the file, or empty it; raises ``OSError``."""
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._file = self.path.open("wb", buffering=0)
         self._groups = 0
         trace = {

@@ -103,7 +103,7 @@ class Rebinding:
     def __init__(self, reactor: Any, rule: Callable[[Call], bool], settings: Settings | None) -> None:
         self.reactor = reactor
         self.rule = rule
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         self._settings = settings
 
     def __repr__(self) -> str:

@@ -53,9 +53,9 @@ class Rule:
         return Rule(lambda call: not self(call), f"~{self!r}")
 
 
-everything = Rule(lambda call: True, "everything")
-listening = Rule(lambda call: call.listens, "listening")
-connecting = Rule(lambda call: not call.listens, "connecting")
+everything: Rule = Rule(lambda call: True, "everything")
+listening: Rule = Rule(lambda call: call.listens, "listening")
+connecting: Rule = Rule(lambda call: not call.listens, "connecting")
 
 
 def ports(*numbers: int | str) -> Rule:

@@ -221,7 +221,7 @@ class Socket(Duplex):
 
     def _shut(self, problem: BaseException | None) -> None:
         self.destroyed = True
-        self.connecting = False
+        self.connecting: bool = False
         self._problem = problem
         self._transport = None
         self._drain_due = False

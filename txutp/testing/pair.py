@@ -72,7 +72,7 @@ class Pair:
     connect: bool = True
 
     def __post_init__(self) -> None:
-        self.network = Network(self.seed, self.interface_mtu_bytes)
+        self.network: Network = Network(self.seed, self.interface_mtu_bytes)
         self.network.connect(CLIENT_HOST, SERVER_HOST, self.link, self.back)
         self.up = self.network.link(CLIENT_HOST, SERVER_HOST)
         self.down = self.network.link(SERVER_HOST, CLIENT_HOST)

@@ -32,7 +32,7 @@ class PcapFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Create the file, or empty it; raises ``OSError``."""
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._file = self.path.open("wb", buffering=0)
         self._file.write(FILE_HEADER.pack(MAGIC, *VERSION, 0, 0, LARGEST_PACKET_BYTES, LINKTYPE_RAW))
 
