@@ -497,3 +497,66 @@ def test_what_is_not_accepted_raises() -> None:
         Workers(reactor, [], 1, port)
     with pytest.raises(ValueError, match="at least one port"):
         Workers(reactor, [PROGRAM], 1, [])
+
+
+# Binds two sockets as systemd does, and becomes the command; it prints the port first.
+SYSTEMD = """
+import os, socket, sys
+sockets = []
+port = 0
+for _ in range(2):
+    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    if "alone" not in sys.argv[1]:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    bound.bind(("127.0.0.1", port))
+    port = bound.getsockname()[1]
+    sockets.append(os.dup(bound.fileno()))
+    if "alone" in sys.argv[1]:
+        break
+print(port, flush=True)
+high = [os.dup2(each, 100 + place) for place, each in enumerate(sockets)]
+for place, each in enumerate(high):
+    os.dup2(each, 3 + place, inheritable=True)
+names = ":".join(["utp.socket"] * len(high))
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(high)), "LISTEN_FDNAMES": names}
+command = [word.replace("PORT", str(port)) for word in sys.argv[2:]]
+os.execv(sys.executable, [sys.executable, "-m", "txutp.workers", "--systemd", *command])
+"""
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("kind", ["group", "alone", "strange"])
+async def test_sockets_of_systemd(kind: str) -> None:
+    """Two that can be steered are two workers; others are refused with a sentence."""
+    port = "PORT" if kind != "strange" else "1"
+    arguments = ["--listen", f"utp:{port}:interface=127.0.0.1", PROGRAM, f"127.0.0.1={port}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SYSTEMD, kind, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT.parent.parent)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        number = int(await deferToThread(process.stdout.readline))
+        if kind == "strange":
+            said = await deferToThread(process.stderr.read)
+            assert "which no --listen names" in said
+        elif kind == "alone":
+            said = await deferToThread(process.stderr.read)
+            assert "Couldn't listen on 127.0.0.1" in said
+            assert "Traceback" not in said
+        else:
+            assert await deferToThread(process.stderr.readline) == f"2 workers on 127.0.0.1:{number}.\n"
+            endpoint = UTPClientEndpoint(reactor, "127.0.0.1", number)
+            clients = list(await gatherResults([connectProtocol(endpoint, Client()) for _ in range(20)]))
+            assert {worker for worker, _ in await asked(clients)} == {"0", "1"}
+    finally:
+        process.terminate()
+        assert await deferToThread(process.wait) == {"group": 0, "alone": 1, "strange": 2}[kind]
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()

@@ -11,20 +11,23 @@ import argparse
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from twisted.internet import task
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import _parse
+from twisted.internet.endpoints import _parse, _SystemdParser
 from twisted.internet.error import CannotListenError
 
 from txutp.endpoints import host_and_port
 from txutp.running import Unusable, find, run_program
+from txutp.sharing import bound_socket, canonical
 from txutp.strings import read_server
+from txutp.udp.ports import numeric_address, socket_address
 from txutp.workers.parent import Workers, WorkersFailed, checked_workers
 from txutp.workers.steering import MAXIMUM_WORKERS, why_no_steering
 
@@ -52,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="utp:PORT",
         help="a string that the program listens on, as it has it; may be given again. Options beside interface= may be"
         " left out",
+    )
+    made.add_argument(
+        "--systemd",
+        action="store_true",
+        help="take the sockets that systemd has bound: as many with ListenDatagram= as workers, with ReusePort=yes",
     )
     made.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module, as for python -m")
     made.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -85,21 +93,46 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         ports = [port_of(text) for text in read.listen]
         path = "" if read.is_module else find(program[0], "-m txutp.workers")
-        wanted = min(cores(), MAXIMUM_WORKERS) if read.workers is None else checked_workers(read.workers)
+        sockets = sockets_of_systemd(ports) if read.systemd else {}
+        given = min(map(len, sockets.values())) if sockets else min(cores(), MAXIMUM_WORKERS)
+        wanted = given if read.workers is None else checked_workers(read.workers)
         command = ["-m", *program] if read.is_module else program
         why_one = why_no_steering()
         if why_one and os.name == "nt":
             print(why_one, file=sys.stderr)
             run_program(program[0], program[1:], read.is_module, path)
             return
-        task.react(run, (command, wanted, ports))
+        task.react(run, (command, wanted, ports, sockets))
     except (ValueError, TypeError, Unusable) as problem:
         made.error(str(problem))
 
 
-async def run(reactor: Any, program: Sequence[str], wanted: int, ports: Sequence[tuple[str, int]]) -> None:
+def sockets_of_systemd(ports: Sequence[tuple[str, int]]) -> dict[tuple[str, int], list[socket.socket]]:
+    """The sockets that systemd has given to this process, by port; ValueError if a port has none, or one is left."""
+    found: dict[tuple[str, int], list[socket.socket]] = {port: [] for port in ports}
+    by_address = {numeric_address(canonical(host) or "0.0.0.0", number): (host, number) for host, number in ports}
+    # Twisted's parser of `systemd:` strings takes them out of the environment as soon as it is imported.
+    for descriptor in _SystemdParser._sddaemon.inheritedDescriptors():
+        taken = bound_socket(descriptor)
+        os.close(descriptor)
+        port = by_address.get(socket_address(taken.getsockname()))
+        if port is None:
+            raise ValueError(f"systemd has bound {taken.getsockname()[:2]}, which no --listen names")
+        found[port].append(taken)
+    for host, number in (port for port, its in found.items() if not its):
+        raise ValueError(f"systemd has given no socket for {host_and_port(host or '*', number)}")
+    return found
+
+
+async def run(
+    reactor: Any,
+    program: Sequence[str],
+    wanted: int,
+    ports: Sequence[tuple[str, int]],
+    sockets: Mapping[tuple[str, int], Sequence[socket.socket]],
+) -> None:
     """Run the workers until SIGTERM or SIGINT."""
-    workers = Workers(reactor, program, wanted, ports)
+    workers = Workers(reactor, program, wanted, ports, sockets=sockets)
     if workers.why_one:
         say(workers.why_one)
     ended: Deferred[None] = Deferred()
@@ -141,7 +174,7 @@ def again(workers: Workers, more: int) -> None:
     """Start a new generation, with so many workers more; say what became of that."""
     try:
         restarted = workers.restart(workers.workers + more if more else None)
-    except (RuntimeError, ValueError) as problem:
+    except (RuntimeError, ValueError, WorkersFailed) as problem:
         say(f"Not restarted: {problem}")
         return
     restarted.addCallbacks(

@@ -8,6 +8,7 @@ open: the socket of a worker that has died keeps its place, and its datagrams wa
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 from twisted.internet.error import CannotListenError
 
@@ -19,18 +20,29 @@ from txutp.workers.steering import attach
 class SocketGroup:
     """The sockets of one UDP port."""
 
-    def __init__(self, interface: str, port: int, workers: int, shared: bool = True) -> None:
+    def __init__(
+        self,
+        interface: str,
+        port: int,
+        workers: int,
+        shared: bool = True,
+        given: Sequence[socket.socket] = (),
+    ) -> None:
         """Bind them; port 0 lets the system choose.  Raises ``CannotListenError``.
 
-        Without ``shared`` there is one worker, and there will not be more.
+        Without ``shared`` there is one worker, and there will not be more.  ``given`` are sockets that are bound
+        already, in this order, with SO_REUSEPORT if they are several; further ones are bound beside them.
         """
         self.family = socket.AF_INET6 if ":" in interface else socket.AF_INET
-        self.sockets: list[socket.socket] = []
+        self.sockets = list(given)
         self._shared = shared
         self._steered = 0  # workers that the program of the group knows; 0: there is none
         try:
-            self.address = self._free_address(numeric_address(interface or "0.0.0.0", port))
-            for _ in range(workers):
+            if given:
+                self.address = socket_address(given[0].getsockname())
+            else:
+                self.address = self._free_address(numeric_address(interface or "0.0.0.0", port))
+            while len(self.sockets) < workers:
                 self.add()
             self.steer_to(workers)
         except OSError as problem:

@@ -164,11 +164,14 @@ class Workers(Service):
         workers: int,
         ports: Sequence[tuple[str, int]],
         environment: Mapping[str, str] | None = None,
+        sockets: Mapping[tuple[str, int], Sequence[socket.socket]] | None = None,
     ) -> None:
         """``program`` is a Python file, a command, or ``-m`` and a module, with its arguments.
 
         ``ports`` are (interface, port) as the program gives them to ``listenUTP`` or in its ``utp:`` strings; it has to
-        listen on all of them.  Port 0 is one that the system chooses once, for all workers.
+        listen on all of them.  Port 0 is one that the system chooses once, for all workers.  ``sockets`` are those of
+        some of the ports, if others have bound them: one for each worker, with SO_REUSEPORT, in the order of binding.
+        The service closes them.
         """
         workers = checked_workers(workers)
         if not program:
@@ -181,6 +184,7 @@ class Workers(Service):
         self._asked = [(checked_interface(interface), checked_port(port, 0)) for interface, port in ports]
         self.why_one = why_no_steering()
         self.workers = 1 if self.why_one else workers
+        self._given = dict(sockets or {})
         self._key = os.urandom(KEY_BYTES)
         self._groups: list[SocketGroup] = []
         self._generations: list[Generation] = []  # that live, the newest last
@@ -201,7 +205,8 @@ class Workers(Service):
         try:
             for interface, port in self._asked:
                 host = numeric(interface, port, socket.AF_INET)
-                self._groups.append(SocketGroup(host, port, self.workers, not self.why_one))
+                given = self._given.pop((interface, port), ())
+                self._groups.append(SocketGroup(host, port, self.workers, not self.why_one, given))
         except BaseException:
             self._close_groups()
             raise
@@ -323,7 +328,12 @@ class Workers(Service):
         if self._next is not None or not self._generations or not self._generations[-1].begun:
             raise RuntimeError("the workers are being started already")
         before = self._generations[-1]
-        new = self._next = self._new_generation(wanted)
+        try:
+            new = self._next = self._new_generation(wanted)
+        except OSError as problem:
+            for group in self._groups:
+                group.drop_unused(self.workers)
+            raise WorkersFailed(f"there is no socket for another worker: {problem}") from problem
 
         def retire(result: None) -> Deferred[None]:
             before.retiring = True
