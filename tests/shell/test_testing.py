@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.error import ConnectionLost, TimeoutError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall
 from twisted.protocols.basic import LineReceiver
 
 from txutp import UTPClientEndpoint, UTPServerEndpoint
@@ -115,3 +116,20 @@ def test_a_scripted_client_of_a_host_that_does_not_listen_says_so() -> None:
     peer = ScriptedPeer(network.reactor("10.0.0.2"), remote=("10.0.0.1", 6881))
     with pytest.raises(ValueError, match="expected one STATE"):
         peer.connect()
+
+
+@pytest.mark.parametrize("begin", [0, 0.04, 0.07, 1 / 3, 1_000.1])
+@pytest.mark.parametrize("interval", [0.05, 0.1, 1 / 3])
+def test_a_looping_call_goes_on(begin: float, interval: float) -> None:
+    network = Network(seed=1)
+    reactor = network.reactor("10.0.0.1")
+    network.run(begin)
+    rung: list[int] = []
+    loop = LoopingCall(lambda: rung.append(network.now_us))
+    loop.clock = reactor
+    loop.start(interval)
+    network.run(20 * interval)
+    # What rounding makes early comes once more, a microsecond later.
+    on_time = [rang for rang in rung if rang - 1 not in rung]
+    assert len(on_time) in (20, 21)
+    assert all(abs(rang - rung[0] - number * interval * 1_000_000) < 10 for number, rang in enumerate(on_time))

@@ -378,6 +378,10 @@ class SimulatedReactor:
             self._schedule(call)
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kw: Any) -> DelayedCall:
+        if 0 < delay < 1 / SECOND_US:
+            # Time moves by whole microseconds.  LoopingCall asks for what its division leaves over, such as 1e-17 s,
+            # and would ask again for ever if no time passed meanwhile.
+            delay = 1 / SECOND_US
         call = DelayedCall(self.seconds() + delay, callable, args, kw, self._cancelled, self._schedule, self.seconds)
         self._schedule(call)
         return call
