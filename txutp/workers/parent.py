@@ -102,6 +102,7 @@ class Member(ProcessProtocol):
         self.started_us = OPERATING_SYSTEM.monotonic_us()
         self.is_ready = False
         self.is_retired = False
+        self._is_ending = False
         self.transport: Any
         self._unread = b""
         self._asked: dict[int, Deferred[list[dict[str, Any]]]] = {}
@@ -117,7 +118,10 @@ class Member(ProcessProtocol):
             self.transport.writeToChild(HEARING, json.dumps(words).encode() + b"\n")
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it is there still."""
+        """Send it a signal, if it is there still; SIGTERM once, for a reactor that stops complains of another one."""
+        if number == signal.SIGTERM and self._is_ending:
+            return
+        self._is_ending = self._is_ending or number == signal.SIGTERM
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(number)
 
