@@ -24,16 +24,21 @@ LOCAL = "127.0.0.1"
 
 
 class Dead:
-    """The server's process is gone, and its host answers every packet of the client with an error."""
+    """The process of one side, the server's by default, is gone; its host answers every packet with an error."""
 
-    def __init__(self, pair: Pair, seconds: float = 1) -> None:
+    def __init__(self, pair: Pair, seconds: float = 1, host: str = SERVER) -> None:
         self.pair = pair
         pair.run(seconds)
-        (self.utp,) = [port.protocol for (host, _), port in pair.network.ports.items() if host == CLIENT]
+        links = [pair.up, pair.down]
+        if host == CLIENT:
+            links.reverse()
+        to, back = links
+        (self.utp,) = [port.protocol for (where, _), port in pair.network.ports.items() if where != host]
+        self.address = next(address for address in pair.network.ports if address[0] == host)
         self.sent: list[Datagram] = []
         self.silent = False
-        pair.up.hook = self.swallow
-        pair.down.hook = lambda datagram: setattr(datagram, "dropped", True)
+        to.hook = self.swallow
+        back.hook = lambda datagram: setattr(datagram, "dropped", True)
 
     def swallow(self, datagram: Datagram) -> None:
         datagram.dropped = True
@@ -43,7 +48,7 @@ class Dead:
             network.call_at(network.now_us + 20_000, lambda: self.quote(datagram.data))
 
     def quote(self, data: bytes, from_peer: bool = True, code: int = errno.ECONNREFUSED) -> None:
-        self.utp.unreachable(data, (SERVER, PORT), code, 0, from_peer)
+        self.utp.unreachable(data, self.address, code, 0, from_peer)
 
 
 def changed(data: bytes, **fields: int) -> bytes:

@@ -37,6 +37,7 @@ from txutp.core.liveness import (
     STALL_US,
     STREAM_SEGMENTS,
     Liveness,
+    Watch,
 )
 from txutp.core.memory import ReceiveMemory
 from txutp.core.mtu import MtuSearch
@@ -167,6 +168,7 @@ class Connection(Liveness):
         "_swallows_bytes",
         "_unheard",
         "_update_deadline_us",
+        "_watch",
         "_welcomes",
         "accepted",
         "address",
@@ -206,6 +208,7 @@ class Connection(Liveness):
         segment_bytes: int,
         link_mtu: Callable[[Address], int | None],
         memory: ReceiveMemory,
+        watch: Watch,
     ) -> None:
         super().__init__()
         self._rare: dict[str, Any] | None = None
@@ -241,6 +244,7 @@ class Connection(Liveness):
         self.deadline_us = NEVER_US  # when `handle_timeout` wants to be called
         self.scheduled_us = NEVER_US  # what the multiplexer's heap knows of it
         self.touched = False  # the multiplexer's: waits to be settled
+        self._watch = watch
         self._handshake_deadline_us = NEVER_US
         self._linger_deadline_us = NEVER_US
         self._update_deadline_us = NEVER_US  # repeat a STATE that nothing acknowledges: window update, proof of source
@@ -675,10 +679,10 @@ class Connection(Liveness):
     def set_keep_alive(self, enabled: bool) -> None:
         """Send keepalives although ``Settings.keepalive_us`` is None; or again only if it is not.
 
-        They keep the bindings of NATs open, and tell whether the peer is there, as those of TCP do: after 29 seconds of
-        silence it is probed up to 20 times within as long again, and if it answers none of the probes the connection
-        ends with TIMED_OUT.  That holds for a peer that has answered a probe before, as those of txutp, libutp and
-        libtorrent do; one that never has is only told that we are here.
+        They keep the bindings of NATs open, and tell whether the peer is there, as those of TCP do: a peer that has
+        been silent for 57 seconds, and has left at least 20 probes unanswered, ends the connection with TIMED_OUT.
+        That holds for a peer that has answered a probe before, as those of txutp, libutp and libtorrent do; one that
+        never has is only told that we are here.
         """
         self.keep_alive = enabled
         self._set_deadline()
@@ -708,7 +712,7 @@ class Connection(Liveness):
             now_us >= self._linger_deadline_us
             or now_us >= self._idle_deadline_us
             or self.sending.judges_silence(now_us)
-            or self.is_on_trial
+            or self.is_on_trial(self.keepalive_us or 0, now_us)
         )
 
     def handle_timeout(self, now_us: int) -> None:
@@ -1242,10 +1246,17 @@ class Connection(Liveness):
 
     def _presence_deadline_us(self, keepalive_us: int) -> int:
         """When the peer is to be told that we are here, or asked whether it is."""
-        deadline_us = self.presence_deadline_us(keepalive_us, self.may_probe)
+        may_probe = self.may_probe
+        interval_us = self._ask_interval_us(keepalive_us) if may_probe else keepalive_us
+        deadline_us = self.presence_deadline_us(keepalive_us, may_probe, interval_us)
         if self._receives_stream:
             deadline_us = min(deadline_us, self._last_received_us + min(STALL_US, keepalive_us))
         return deadline_us
+
+    def _ask_interval_us(self, keepalive_us: int) -> int:
+        """After how much silence the peer is probed."""
+        progress = self.receiving.next_sequence + self.sending.first_unacked
+        return self.ask_interval_us(keepalive_us, self._watch.soonest_us, progress, not self.initiator)
 
     @property
     def _receives_stream(self) -> bool:
@@ -1307,7 +1318,7 @@ class Connection(Liveness):
         if self._receives_stream:
             self._due |= PROBE_DUE  # once, until more has come
             return
-        presence = self.presence(keepalive_us, self.may_probe, now_us)
+        presence = self.presence(keepalive_us, self.may_probe, self._ask_interval_us(keepalive_us), now_us)
         if presence == GIVE_UP:
             self.abort(DONE if self._is_complete else TIMED_OUT)
         else:

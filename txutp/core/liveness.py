@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Sized
 
 from txutp.core.batch import Address
 from txutp.core.flow import NEVER_US
@@ -47,8 +48,16 @@ TRIALS = 10
 TRIAL_US = SECOND_US // 2
 FIRST_TRIAL_US = 5 * SECOND_US
 
-# Part of the keepalive interval by which a side that was called waits longer, so that not both sides ask.
+# Shortest interval between answered probes, the share of each connection of the port in that interval, and the part of
+# the silence so far that the interval is.
+SOONEST_US = 2 * SECOND_US
+SHARE_US = SECOND_US // 100
+SILENCE_PART = 4
+
+# Parts of the keepalive interval, and of a shorter one, by which a side that was called waits longer, so that not both
+# sides ask.  A short interval has to be longer by a round trip.
 PATIENCE = 64
+SHORT_PATIENCE = 8
 
 # Addresses of which an ICMP error is remembered.
 MAXIMUM_CLOSED_PORTS = 1_000
@@ -71,6 +80,18 @@ KEEPALIVE, PROBE, GIVE_UP = range(3)
 KNOWN, SUSPECTED, PROVEN = range(3)
 
 
+class Watch:
+    """How soon the connections of one port probe their idle peers."""
+
+    def __init__(self, connections: Sized) -> None:
+        self._connections = connections
+
+    @property
+    def soonest_us(self) -> int:
+        """The shortest interval: with many connections a longer one, so that they do not send much together."""
+        return max(SOONEST_US, SHARE_US * len(self._connections))
+
+
 class Liveness:
     """What one connection knows of the presence of its peer."""
 
@@ -81,6 +102,8 @@ class Liveness:
         "_last_sent_us",
         "_probe_us",
         "_probes",
+        "_progress",
+        "_quiet_since_us",
         "answers_probes",
     )
 
@@ -92,19 +115,37 @@ class Liveness:
         self._doubted_us = NEVER_US  # when an ICMP error said that nobody is there
         self._doubt_deadline_us = NEVER_US  # when the peer is to be probed again because of that
         self._probe_us = NEVER_US  # when a peer that has not answered any yet is tried again
+        self._progress = 0  # of both streams, when it was looked at last
+        self._quiet_since_us = 0  # when the peer was last heard before that progress was seen to stop
 
-    @property
-    def is_on_trial(self) -> bool:
-        """Whether the peer has left so many probes unanswered that the next timer means its end."""
-        return self.answers_probes and self._probes >= PROBES
+    def is_on_trial(self, keepalive_us: int, now_us: int) -> bool:
+        """Whether the peer has left so many probes unanswered, for so long, that the next timer means its end."""
+        patience_us = keepalive_us + PROBES * min(PROBE_US, keepalive_us)
+        return self.answers_probes and self._probes >= PROBES and now_us >= self._last_received_us + patience_us
 
     @property
     def heard_us(self) -> int:
         """When the peer was last heard."""
         return self._last_received_us
 
-    def presence_deadline_us(self, keepalive_us: int, may_probe: bool) -> int:
-        """When something is to be done about the peer's presence if nothing leaves or comes until then."""
+    def ask_interval_us(self, keepalive_us: int, soonest_us: int, progress: int, is_patient: bool) -> int:
+        """Returns after how much more silence a peer that answers probes is asked again.
+
+        ``progress`` is a number that grows whenever either stream moves; probes and their answers leave it as it is.
+        """
+        if progress != self._progress:
+            self._progress = progress
+            self._quiet_since_us = self._last_received_us
+        interval_us = max((self._last_received_us - self._quiet_since_us) // SILENCE_PART, soonest_us)
+        if is_patient:
+            interval_us += interval_us // SHORT_PATIENCE
+        return min(interval_us, keepalive_us)
+
+    def presence_deadline_us(self, keepalive_us: int, may_probe: bool, interval_us: int) -> int:
+        """When something is to be done about the peer's presence if nothing leaves or comes until then.
+
+        ``interval_us`` is what ``ask_interval_us`` has returned.
+        """
         sent_deadline_us = self._last_sent_us + keepalive_us
         if not may_probe:
             return sent_deadline_us
@@ -115,9 +156,9 @@ class Liveness:
             return deadline_us
         if self._probes:
             return self._last_sent_us + min(PROBE_US, keepalive_us)
-        return min(sent_deadline_us, self._last_received_us + keepalive_us)
+        return min(sent_deadline_us, self._last_received_us + interval_us)
 
-    def presence(self, keepalive_us: int, may_probe: bool, now_us: int) -> int:
+    def presence(self, keepalive_us: int, may_probe: bool, interval_us: int, now_us: int) -> int:
         """What is to be done at that deadline: ``KEEPALIVE``, ``PROBE`` or ``GIVE_UP``.
 
         A keepalive that is due may just as well be a probe, unless the peer was heard lately.
@@ -126,9 +167,10 @@ class Liveness:
             return KEEPALIVE
         if not self.answers_probes:
             return PROBE if self._probes < TRIALS else KEEPALIVE
-        if self.is_on_trial:
+        if self.is_on_trial(keepalive_us, now_us):
             return GIVE_UP
-        return PROBE if self._probes or now_us >= self._last_received_us + keepalive_us // 2 else KEEPALIVE
+        heard_lately = now_us < self._last_received_us + min(interval_us, keepalive_us // 2)
+        return KEEPALIVE if heard_lately and not self._probes else PROBE
 
     def _doubt(self, now_us: int) -> None:
         """An ICMP error says that nobody is there: the peer is probed again later."""

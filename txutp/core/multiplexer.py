@@ -22,7 +22,7 @@ from txutp.core.batch import Address, Batch
 from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, TIMED_OUT, Connection
 from txutp.core.cookies import EARLY, NOTHING, PROOF, SynCookies
 from txutp.core.flow import NEVER_US
-from txutp.core.liveness import PROVEN, SUSPECTED, ClosedPorts, sent_us_of
+from txutp.core.liveness import PROVEN, SUSPECTED, ClosedPorts, Watch, sent_us_of
 from txutp.core.memory import LEAST_WINDOW_BYTES, ReceiveMemory
 from txutp.core.packet import (
     HEADER,
@@ -104,6 +104,7 @@ class Multiplexer:
         self._headers = HeaderBlock(RUN_MAXIMUM_SEGMENTS)
         self._connections: dict[Key, Connection] = {}
         self._admission = Admission(self._connections, self._evict)
+        self._watch = Watch(self._connections)
         self._cookies = SynCookies(random_bytes)
         self._tombstones = Tombstones()
         self.small_paths = SmallPaths()  # the shell may let several ports share it
@@ -701,6 +702,7 @@ class Multiplexer:
             datagram_bytes - HEADER_BYTES,
             self._link_mtu,
             self.memory,
+            self._watch,
         )
         connection.limit_window(self.window_limit_bytes)
         connection.small_paths = self.small_paths
