@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from twisted.internet import error, udp
+from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IReactorFDSet
 
@@ -169,9 +169,9 @@ def port_to_connect_from(
 def adopt(reactor: Any, file_descriptor: int, settings: Settings, accept: Accept, prefix: str) -> UTPProtocol:
     """Listen on a UDP socket that somebody else has bound; theirs stays open, and is theirs to close."""
     taken = bound_socket(file_descriptor)
-    host = socket_address(taken.getsockname())[0]
-    utp = UTPProtocol(reactor, settings, accept, prefix=prefix)
     try:
+        host = socket_address(taken.getsockname())[0]
+        utp = UTPProtocol(reactor, settings, accept, prefix=prefix)
         if IReactorFDSet.providedBy(reactor) and hasattr(socket.socket, "sendmsg"):
             AdoptedPort(taken, utp, reactor).startListening()
         elif not hasattr(reactor, "adoptDatagramPort"):
@@ -188,21 +188,15 @@ def adopt(reactor: Any, file_descriptor: int, settings: Settings, accept: Accept
     return utp
 
 
-class Ready(udp.Port):
-    """A port whose socket is there already."""
-
-    taken: socket.socket
-
-    def createInternetSocket(self) -> socket.socket:
-        return self.taken
-
-
-class AdoptedPort(BatchPort, Ready):
+class AdoptedPort(BatchPort):
     """A ``BatchPort`` on a socket that somebody else has made: it sets its options there, and binds nothing."""
 
     def __init__(self, taken: socket.socket, protocol: UTPProtocol, reactor: Any) -> None:
         self.taken = taken
         super().__init__(taken.getsockname()[1], protocol, taken.getsockname()[0], reactor)
+
+    def _new_socket(self) -> socket.socket:
+        return self.taken
 
     def _bindSocket(self) -> None:
         self._preexistingSocket = self.createInternetSocket()  # type: ignore[assignment]
@@ -213,15 +207,22 @@ def bound_socket(file_descriptor: int) -> socket.socket:
     """A socket of our own for a descriptor of a UDP socket; ValueError if it is none that can be used."""
     if not isinstance(file_descriptor, int) or isinstance(file_descriptor, bool):
         raise TypeError(f"a file descriptor is a whole number, not {file_descriptor!r}")
+    copy = -1
     try:
-        taken = socket.socket(fileno=os.dup(file_descriptor))
+        copy = os.dup(file_descriptor)
+        taken = socket.socket(fileno=copy)
     except OSError as problem:
+        if copy >= 0:
+            os.close(copy)
         raise ValueError(f"file descriptor {file_descriptor} is no open socket: {problem}") from problem
-    wrong = what_is_wrong_with(taken)
-    if wrong:
+    try:
+        wrong = what_is_wrong_with(taken)
+        if wrong:
+            raise ValueError(f"file descriptor {file_descriptor} has to be a bound UDP socket, but {wrong}")
+        taken.setblocking(False)
+    except BaseException:
         taken.close()
-        raise ValueError(f"file descriptor {file_descriptor} has to be a bound UDP socket, but {wrong}")
-    taken.setblocking(False)
+        raise
     return taken
 
 

@@ -45,6 +45,7 @@ class BatchSender:
     offload_send: bool
     _sources: Sources | None = None  # of a socket that has all addresses of its host
     _uncut_hosts: frozenset[str] = frozenset()
+    _refusals = 0  # in a row: the socket took nothing
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -159,6 +160,7 @@ class BatchSender:
                 # What stays in the error queue makes the socket look readable.
                 self._read_errors()
                 raise
+        self._refusals = 0
 
     def _refused(self, problem: OSError, sent: int) -> int:
         """The socket takes no more now: see that the protocol's ``writable`` is called later; gives ``sent``."""

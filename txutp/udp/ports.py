@@ -40,6 +40,7 @@ from txutp.udp.options import (
     set_ip_option,
     set_option,
 )
+from txutp.udp.retries import FREE_FAILURES, retry_seconds
 from txutp.udp.sources import Sources, is_wildcard
 
 # In ip(7), and not named by Python on every version.
@@ -82,9 +83,6 @@ READ_CALLS_EACH = 4
 # conversation, we ask only in each turn of so many; what we miss meanwhile the reactor tells us at once.
 LOOK_AGAIN = 4
 LONE_BYTES = 1_500
-
-# A socket that took nothing is tried again after so long if nothing tells when it does.
-RETRY_SECONDS = 0.001
 
 # At 100 Mbit/s each packet would wake the process alone, which costs more than the packet: a bulk transfer lets them
 # gather for a moment, unless many came already.
@@ -174,17 +172,32 @@ class BatchPort(BatchSender, udp.Port):
         self._forbids_fragments = False  # if it is asked to
         self._ancillary_bytes = ANCILLARY_BYTES
         self._local = ""  # the address of ours that the last read came to
+        self._opened: socket.socket | None = None
+        self._vain_reads = 0  # in a row; the reactor had said that there is something
 
     # -- socket --
 
-    def createInternetSocket(self) -> socket.socket:
-        new = super().createInternetSocket()
+    def startListening(self) -> None:
+        """Open the socket and begin to read; raises ``CannotListenError``, and leaves nothing open then."""
         try:
-            self._set_options(new, self.interface)
-        except BaseException:
-            new.close()
+            super().startListening()
+        except BaseException as problem:
+            if self.protocol.numPorts:  # only the reactor has refused
+                self.protocol.doStop()
+            if self._opened is not None:
+                self._opened.close()
+            if isinstance(problem, OSError):
+                raise error.CannotListenError(self.interface, self.port, problem) from problem
             raise
+
+    def createInternetSocket(self) -> socket.socket:
+        self._opened = new = self._new_socket()
+        new.setblocking(False)
+        self._set_options(new, self.interface)
         return new
+
+    def _new_socket(self) -> socket.socket:
+        return socket.socket(self.addressFamily, self.socketType)
 
     def _set_options(self, new: socket.socket, host: str) -> None:
         """Ask for all that makes a socket better which is, or will be, bound to ``host``; all of it may be refused."""
@@ -202,15 +215,8 @@ class BatchPort(BatchSender, udp.Port):
     def _bindSocket(self) -> None:
         # Twisted's own way loses the scope of an address like fe80::1%eth0, so it gets a bound socket.
         if self._preexistingSocket is None:
-            try:
-                bound = self.createInternetSocket()
-                try:
-                    bound.bind(numeric_address(self.interface, self.port))
-                except BaseException:
-                    bound.close()
-                    raise
-            except OSError as problem:
-                raise error.CannotListenError(self.interface, self.port, problem) from problem
+            bound = self.createInternetSocket()
+            bound.bind(numeric_address(self.interface, self.port))
             self._preexistingSocket = bound  # type: ignore[assignment]
         super()._bindSocket()
 
@@ -237,7 +243,15 @@ class BatchPort(BatchSender, udp.Port):
             if waking is not None:
                 waking.cancel()
         self._reading_again = self._trying_again = None
-        super().connectionLost(reason)
+        try:
+            super().connectionLost(reason)
+        except OSError:
+            # Whatever close(2) says, the descriptor is gone; nobody shall wait for its end for ever.
+            del self.socket
+            del self.fileno
+            if hasattr(self, "d"):
+                self.d.callback(None)
+                del self.d
 
     def _read_later(self, seconds: float) -> None:
         """Go on reading after a while, or in the next turn."""
@@ -258,6 +272,7 @@ class BatchPort(BatchSender, udp.Port):
         has_local = self._sources is not None
         alone = self._lone_reads % LOOK_AGAIN
         received_bytes = reads = stride = 0
+        in_vain = False
         while received_bytes < READ_BYTES and (reads < READ_CALLS or reads < READ_CALLS_EACH * protocol.connections):
             try:
                 data, ancillary, flags, address = receive(LARGEST_DATAGRAM_BYTES, self._ancillary_bytes)
@@ -265,12 +280,14 @@ class BatchPort(BatchSender, udp.Port):
                 self.times_empty += 1
                 if not reads:
                     # What is in the error queue looks like something to read.
-                    self._hear_error()
+                    in_vain = not self._hear_error()
                 break
             except OSError:
                 # What an ICMP error left behind concerns some datagram of the past, not this read.
+                if not self._hear_error():
+                    in_vain = not reads
+                    break
                 reads += 1
-                self._hear_error()
                 continue
             reads += 1
             if ancillary or flags:
@@ -296,10 +313,14 @@ class BatchPort(BatchSender, udp.Port):
         if joiner.run:
             joiner.flush()
         self._lone_reads = self._lone_reads + 1 if reads == 1 and received_bytes <= LONE_BYTES else 0
+        self._vain_reads = self._vain_reads + 1 if in_vain else 0
         little = reads < RESTFUL_READS and received_bytes < RESTFUL_BYTES
-        if protocol.drained() and little and self.fileno() != -1:
+        rest_seconds = REST_SECONDS if protocol.drained() and little else 0.0
+        if self._vain_reads > FREE_FAILURES:
+            rest_seconds = retry_seconds(self._vain_reads - FREE_FAILURES)
+        if rest_seconds and self.fileno() != -1:
             self.stopReading()
-            self._read_later(REST_SECONDS)
+            self._read_later(rest_seconds)
 
     def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> int:
         """Read what the kernel says beside the data; returns the size of the datagrams that it joined, 0 if none.
@@ -338,10 +359,15 @@ class BatchPort(BatchSender, udp.Port):
                 return True
         return bool(flags & CUT_DATAGRAM)
 
-    def _hear_error(self) -> None:
-        """The reactor called for an error: take what is in the error queue, and see that it goes on listening."""
-        if not self._read_errors():
+    def _hear_error(self) -> bool:
+        """The reactor called for an error: take what is in the error queue, and see that the reactor goes on watching.
+
+        Returns whether there was something in the queue.
+        """
+        said = self._read_errors()
+        if not said:
             self._watch_again()
+        return said
 
     def _watch_again(self) -> None:
         """Libuv (uvloop) stops watching a descriptor with an error, and does not say so: let the reactor ask again."""
@@ -389,11 +415,12 @@ class BatchPort(BatchSender, udp.Port):
             return None
 
     def _refused(self, problem: OSError, sent: int) -> int:
-        if problem.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+        self._refusals += 1
+        if problem.errno in (errno.EAGAIN, errno.EWOULDBLOCK) and self._refusals <= FREE_FAILURES:
             self.startWriting()
         elif self._trying_again is None:
-            # The kernel is short of memory, which the socket's own state does not tell.
-            self._trying_again = call_later(self.reactor, RETRY_SECONDS, self._writable)
+            # The kernel is short of memory, which the socket's own state does not tell; or that state is wrong.
+            self._trying_again = call_later(self.reactor, retry_seconds(self._refusals), self._writable)
         return sent
 
     def _writable(self) -> None:
@@ -411,6 +438,7 @@ class PlainPort:
 
     offload_send = False
     times_empty = 0
+    _refusals = 0  # in a row
 
     def __init__(self, transport: Any, protocol: BatchReceiver, reactor: Any) -> None:
         self._transport = transport
@@ -438,11 +466,13 @@ class PlainPort:
                     raise
                 self._try_again()
                 return sent
+            self._refusals = 0
         return batch.count
 
     def _try_again(self) -> None:
-        """There is no telling when such a transport becomes writable."""
-        call_later(self._reactor, RETRY_SECONDS, self._protocol.writable)
+        """Nothing tells when such a transport becomes writable."""
+        self._refusals += 1
+        call_later(self._reactor, retry_seconds(self._refusals), self._protocol.writable)
 
     def link_mtu_bytes(self, address: Address) -> int | None:
         # Nothing but BatchPort can forbid fragments; a transport that can (as the simulated one) says so itself.
