@@ -246,8 +246,10 @@ class SendBuffer:
         run.resent_at_us[index] = now_us
 
     def unresend(self, run: Run, index: int) -> None:
-        """The socket refused the segment: it waits to be sent again."""
-        self._give_up(run, 1 << index)
+        """The socket refused the segment: it waits to be sent again, unless it was a probe of one that has arrived."""
+        bit = 1 << index
+        if not run.acked & bit:
+            self._give_up(run, bit)
 
     def newest_unacked(self) -> tuple[Run, int] | None:
         """The last segment that the peer is not known to have, for a tail probe (RFC 8985 7.3)."""
