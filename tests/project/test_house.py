@@ -64,7 +64,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("udp.offload",),
     ("arguments", "congestion"),
     ("rebinding.rules", "strings"),
-    ("timers",),
+    ("testing.links", "timers"),
     ("socket.program", "testing.network", "udp.ports"),
     ("errors", "socket.readable", "testing.scripted", "udp.marking", "unread", "workers.group"),
     ("newcomers", "silence", "udp.outbox"),

@@ -10,7 +10,8 @@
     network.run(seconds=10)
 
 Each host has a reactor that knows timers and UDP; ordinary Twisted code runs on it unchanged.  A ``Link`` is one
-direction of a path.  Everything random comes from the network's seed, which its ``repr`` shows.
+direction of a path; ``Trace``, ``Turns``, ``HARQ``, ``Outage`` and their like are what radio, cable and busy hosts do to
+it.  Everything random comes from the network's seed, which its ``repr`` shows.
 
 ``Pair`` sets up the usual case: a server and a client of yours, connected.  ``ScriptedPeer`` is a peer that a test
 drives packet by packet, to see what a protocol does when its peer misbehaves or its network fails; it speaks in
@@ -18,8 +19,8 @@ drives packet by packet, to see what a protocol does when its peer misbehaves or
 """
 
 from txutp.core.packet import ST_DATA, ST_FIN, ST_RESET, ST_STATE, ST_SYN, Packet
+from txutp.testing.links import HARQ, Datagram, Grants, Outage, Service, Stage, ThinnedAcks, Trace, Turns
 from txutp.testing.network import (
-    Datagram,
     Discipline,
     Link,
     Network,
@@ -31,6 +32,7 @@ from txutp.testing.pair import Pair
 from txutp.testing.scripted import ScriptedPeer
 
 __all__ = [
+    "HARQ",
     "ST_DATA",
     "ST_FIN",
     "ST_RESET",
@@ -38,12 +40,19 @@ __all__ = [
     "ST_SYN",
     "Datagram",
     "Discipline",
+    "Grants",
     "Link",
     "Network",
+    "Outage",
     "Packet",
     "Pair",
     "Recorder",
     "ScriptedPeer",
+    "Service",
     "SimulatedPort",
     "SimulatedReactor",
+    "Stage",
+    "ThinnedAcks",
+    "Trace",
+    "Turns",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Protocol
@@ -18,44 +18,16 @@ from twisted.internet.interfaces import IListeningPort, IReactorTime, IReactorUD
 from zope.interface import implementer
 
 from txutp.core.batch import Address
-from txutp.core.packet import Packet, parse_untrusted
+from txutp.core.packet import Packet
 from txutp.core.units import SECOND_US
+from txutp.testing.links import Datagram, Service, Stage
 from txutp.testing.pcap import PcapFile
 from txutp.timers import IAlarmClock
 
-UDP_HEADER_BYTES = 8
-IPV4_HEADER_BYTES = 20
-IPV6_HEADER_BYTES = 40
 FIRST_EPHEMERAL_PORT = 49_152
 
 # So many timers in a row ring at one moment, and no datagram moves: they ring for nothing.
 MAXIMUM_RINGS = 10_000
-
-
-@dataclass
-class Datagram:
-    """A UDP datagram on its way.  A hook may change it, and set ``dropped``."""
-
-    source: Address
-    destination: Address
-    data: bytes
-    sent_at_us: int
-    dropped: bool = False
-    header_bytes: int | None = None
-    """What UDP and IP add; None is what they do add."""
-
-    @property
-    def wire_bytes(self) -> int:
-        """Its size with UDP and IP headers."""
-        header_bytes = self.header_bytes
-        if header_bytes is None:
-            header_bytes = UDP_HEADER_BYTES + (IPV6_HEADER_BYTES if ":" in self.destination[0] else IPV4_HEADER_BYTES)
-        return len(self.data) + header_bytes
-
-    @property
-    def packet(self) -> Packet | None:
-        """What it says if it is uTP."""
-        return parse_untrusted(self.data)
 
 
 class Discipline(Protocol):
@@ -89,6 +61,8 @@ class Link:
     rate_bytes_per_second: float = 0.0
     """0 is without limit.  IP and UDP headers count.  It may change at any time if there is a ``discipline``; without
     one, what waits already leaves at the old rate."""
+    service: Service | None = None
+    """When datagrams leave, in the place of a constant rate."""
     queue_bytes: int | None = None
     """What waits for the rate; a datagram that does not fit is dropped.  None is without limit."""
     mtu_bytes: int = 1 << 20
@@ -109,8 +83,11 @@ class Link:
     """Loss with a memory: asked for each datagram, and True loses it."""
     keep_order: bool = True
     """False lets ``jitter_us`` reorder."""
+    behind: Sequence[Stage] = ()
+    """What has left the queue passes these, one after another."""
     gate_us: int = 0
-    """What has left the queue goes on at the next multiple of this, all together, as Wi-Fi aggregates frames."""
+    """What has passed all of that goes on at the next multiple of this, all together: Wi-Fi hands over whole frames,
+    and a busy receiver reads its socket now and then."""
 
     queued_bytes: int = field(default=0, init=False)
     free_at_us: float = field(default=0, init=False)
@@ -121,7 +98,7 @@ class Link:
 
     @property
     def queue_delay_us(self) -> int:
-        """How long a datagram that comes now would wait."""
+        """How long a datagram that comes now would wait; unknown, and 0, where a ``service`` has the say."""
         if not self.rate_bytes_per_second:
             return 0
         queued_bytes = self.queued_bytes
@@ -152,17 +129,33 @@ class Network:
 
     # -- building --
 
-    def reactor(self, host: str, clock_offset_us: int = 0, clock_drift_ppm: float = 0.0) -> SimulatedReactor:
-        """The reactor of a host.  Its own clock may be off and may drift; timers keep the network's time."""
+    def reactor(
+        self,
+        host: str,
+        clock_offset_us: int = 0,
+        clock_drift_ppm: float = 0.0,
+        clock_tick_us: int = 1,
+        timer_tick_us: int = 1,
+    ) -> SimulatedReactor:
+        """The reactor of a host, as the first call for that host describes it.
+
+        Its own clock may be off and may drift; timers keep the network's time.  The clock may be coarse, so that it
+        shows multiples of ``clock_tick_us`` only, and timers may be: those with a delay come at the next multiple of
+        ``timer_tick_us``.
+        """
         if host not in self._reactors:
-            self._reactors[host] = SimulatedReactor(self, host, clock_offset_us, clock_drift_ppm)
+            self._reactors[host] = SimulatedReactor(
+                self, host, clock_offset_us, clock_drift_ppm, clock_tick_us, timer_tick_us
+            )
         return self._reactors[host]
 
     def connect(self, one: str, other: str, link: Link, back: Link | None = None) -> None:
         """Put links between two hosts; without ``back`` the way back is like the way there."""
         if back is None:
-            if link.discipline is not None or link.loses is not None:
-                raise ValueError("a link with a discipline or a memory of losses is one way: give a link back, too")
+            if link.discipline is not None or link.loses is not None or link.service is not None or link.behind:
+                raise ValueError(
+                    "a link with a discipline, service, stage or memory of losses is one way: give a link back, too"
+                )
             back = Link(**{name: getattr(link, name) for name in LINK_FIELDS})
         self._links[one, other] = link
         self._links[other, one] = back
@@ -186,7 +179,11 @@ class Network:
     def wait_us(self, link: Link) -> float:
         """How long a datagram that came to this link now would wait for those before it."""
         busy_us = max(link.free_at_us - self.now_us, 0.0)
-        if link.discipline is None or not link.rate_bytes_per_second:
+        if link.discipline is None:
+            return busy_us
+        if link.service is not None:
+            return busy_us + link.service.wait_us(link.discipline.backlog_bytes, round(self.now_us + busy_us))
+        if not link.rate_bytes_per_second:
             return busy_us
         return busy_us + link.discipline.backlog_bytes / link.rate_bytes_per_second * SECOND_US
 
@@ -253,11 +250,15 @@ class Network:
                 self._send_next(link)
             return
         leaves_us = self.now_us
-        if link.rate_bytes_per_second:
+        if link.rate_bytes_per_second or link.service is not None:
             if link.queue_bytes is not None and link.queued_bytes + size > link.queue_bytes:
                 link.dropped += 1
                 return
-            leaves_us = max(leaves_us, int(link.free_at_us)) + round(size / link.rate_bytes_per_second * SECOND_US)
+            leaves_us = max(leaves_us, int(link.free_at_us))
+            if link.service is not None:
+                leaves_us = link.service.finish_us(datagram, leaves_us)
+            else:
+                leaves_us += round(size / link.rate_bytes_per_second * SECOND_US)
             link.free_at_us = leaves_us
             link.queued_bytes += size
 
@@ -277,7 +278,9 @@ class Network:
         size = link.queued_bytes = datagram.wire_bytes
         # fractions of microseconds count, because on fast links they are a share of the rate
         leaves_us = link.free_at_us if link.free_at_us > self.now_us - 1 else self.now_us
-        if link.rate_bytes_per_second:
+        if link.service is not None:
+            leaves_us = link.service.finish_us(datagram, round(leaves_us))
+        elif link.rate_bytes_per_second:
             leaves_us += size / link.rate_bytes_per_second * SECOND_US
         link.free_at_us = leaves_us
 
@@ -299,6 +302,12 @@ class Network:
             corrupted = bytearray(datagram.data)
             corrupted[bit >> 3] ^= 1 << (bit & 7)
             datagram.data = bytes(corrupted)
+        for stage in link.behind:
+            passes_us = stage.pass_us(datagram, leaves_us)
+            if passes_us is None:
+                link.dropped += 1
+                return
+            leaves_us = passes_us
         if link.gate_us:
             leaves_us = -(-leaves_us // link.gate_us) * link.gate_us
         arrival_us = leaves_us + link.delay_us
@@ -320,7 +329,7 @@ class Network:
 
     def _arrive(self, datagram: Datagram) -> None:
         receiver = self.ports.get(datagram.destination[:2])
-        if receiver is None:
+        if receiver is None or datagram.dropped:
             return
         self._rings = 0
         if self._captures and datagram.destination[0] != datagram.source[0]:
@@ -338,11 +347,21 @@ LINK_FIELDS = [name for name, value in Link.__dataclass_fields__.items() if valu
 class SimulatedReactor:
     """What a host's programs use as their reactor: timers, UDP, and numeric names only."""
 
-    def __init__(self, network: Network, host: str, clock_offset_us: int, clock_drift_ppm: float) -> None:
+    def __init__(
+        self,
+        network: Network,
+        host: str,
+        clock_offset_us: int,
+        clock_drift_ppm: float,
+        clock_tick_us: int = 1,
+        timer_tick_us: int = 1,
+    ) -> None:
         self.network = network
         self.host = host
         self._clock_offset_us = clock_offset_us
         self._clock_rate = 1 + clock_drift_ppm / 1_000_000
+        self._clock_tick_us = clock_tick_us
+        self._timer_tick_us = timer_tick_us
         self._wall_offset_us = 0
         self._calls: dict[DelayedCall, None] = {}
         self._next_port = FIRST_EPHEMERAL_PORT
@@ -353,14 +372,16 @@ class SimulatedReactor:
     # IAlarmClock
 
     def monotonic_us(self) -> int:
-        return self._clock_offset_us + int(self.network.now_us * self._clock_rate)
+        now_us = self._clock_offset_us + int(self.network.now_us * self._clock_rate)
+        return now_us - now_us % self._clock_tick_us
 
     def random_bytes(self, count: int) -> bytes:
         return self.network.random.randbytes(count)
 
     def ring_at(self, monotonic_us: int, function: Callable[[], None]) -> None:
-        network_us = (monotonic_us - self._clock_offset_us) / self._clock_rate
-        self.network.call_at(max(ceil(network_us), self.network.now_us), function)
+        shown_us = -(-monotonic_us // self._clock_tick_us) * self._clock_tick_us
+        network_us = (shown_us - self._clock_offset_us) / self._clock_rate
+        self.network.call_at(self._timer_us(ceil(network_us)), function)
 
     # IReactorTime
 
@@ -391,12 +412,17 @@ class SimulatedReactor:
 
     def _schedule(self, call: DelayedCall) -> None:
         self._calls[call] = None
-        at_us = max(self._due_us(call), self.network.now_us)
+        at_us = self._timer_us(self._due_us(call))
         self.network.call_at(at_us, lambda: self._run(call, at_us))
 
     def _due_us(self, call: DelayedCall) -> int:
         """When a call is due, by the network's time; rounded up, so that it is never early."""
         return -int(-call.getTime() * SECOND_US // 1) - self._wall_offset_us
+
+    def _timer_us(self, due_us: int) -> int:
+        """When a timer rings that is due then; one without a delay rings at once."""
+        now_us = self.network.now_us
+        return -(-due_us // self._timer_tick_us) * self._timer_tick_us if due_us > now_us else now_us
 
     def _run(self, call: DelayedCall, at_us: int) -> None:
         if call not in self._calls:  # cancelled, or it was called when the clock was set
