@@ -9,6 +9,7 @@ from __future__ import annotations
 from benchmarks.scenarios.controllers import UTP_CONTROLLERS
 from benchmarks.scenarios.definitions import UTP, Change, Flow, Path, Queue, Scenario, Span
 from benchmarks.scenarios.grid import CELLS
+from benchmarks.scenarios.moving import MOVING
 from benchmarks.scenarios.paths import PACKET_BYTES
 from benchmarks.scenarios.tcp import WINDOWS
 
@@ -24,6 +25,11 @@ GROUPS: dict[str, str] = {
     "newcomers": "A newcomer every 5 s: Jain's index at 25-35 and 35-60 s, least by most; queue p50 in ms, use",
     "target": "The target as a share of a buffer of 100 packets (113.6 ms): TCP's share",
     "paper": "Cases of papers",
+    "outage": "Nothing passes from 10 to 15 s: after how long 80 % of the rate are held again, and use from 15 s on",
+    "route": "A route that gets longer at 10 s, by so many ms there and back: use from 30 s on, queue p50/p95 in ms",
+    "standing": "TCP whose queue hardly moves, on a path of 40 ms: what it keeps of what it has alone, and its share",
+    "moving": "Radio, turns, and what batches: use, queue p50/p95 in ms",
+    "late-moving": "Two flows on such paths: as for those on still ones",
 }
 
 TARGETS = (2, 10, 18, 30, 50, 65, 80, 90, 100, 110, 120)
@@ -350,6 +356,7 @@ SCENARIOS: dict[str, Scenario] = {
         *NEWCOMERS,
         *TARGET,
         *PAPERS,
+        *MOVING,
     ]
 }
 

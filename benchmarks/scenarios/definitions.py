@@ -26,6 +26,40 @@ class Change:
     at_s: float
     megabits: float | None = None
     delay_ms: float | None = None
+    """One way..."""
+    back: bool = False
+    """...or both."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Nothing passes for a while."""
+
+    from_s: float
+    to_s: float
+    held: bool = False
+    """What comes meanwhile arrives when it is over; otherwise it is lost."""
+    there: bool = True
+    """The way of the data has it."""
+    back: bool = True
+    """The way of the acks has it."""
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """A path whose length changes again and again, as that of a satellite in a low orbit does."""
+
+    every_s: float = 15.0
+    spread_ms: float = 20.0
+    """Both ways together are up to half of this longer or shorter."""
+
+
+@dataclass(frozen=True)
+class Radio:
+    """A made-up cell, see ``txutp.testing.Trace.generate``; ``Path.megabits`` is its mean rate."""
+
+    volatility: float = 0.5
+    outages_per_minute: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +86,19 @@ class Path:
     gate_ms: float = 0.0
     """Packets arrive together so often."""
     changes: tuple[Change, ...] = ()
+    pauses: tuple[Pause, ...] = ()
+    shifts: Shifts | None = None
+    radio: Radio | None = None
+    harq: float = 0.0
+    """The share of the blocks of a millisecond that the radio sends again, 8 ms later."""
+    turns_ms: float = 0.0
+    """A Wi-Fi that others have for so long between two turns, which carry 64 packets each; ``megabits`` is its use."""
+    grants: bool = False
+    """A cable's way up, where each packet waits for a grant."""
+    acks_every_ms: float = 0.0
+    """Acks come back together so often..."""
+    acks_thinned: bool = False
+    """...and of those that do only the newest of each flow."""
     drift_ppm: float = 0.0
     """How much faster the receiver's clock runs than the sender's."""
 
@@ -69,7 +116,7 @@ class Flow:
     """A transfer that has always something to send."""
 
     kind: str = UTP
-    """``UTP``, or a name in ``tcp.WINDOWS``."""
+    """``UTP``, or a name in ``standing.COMPETITORS``."""
     start_s: float = 0.0
     stop_s: float | None = None
     transfer_bytes: int | None = None

@@ -17,7 +17,8 @@ from zope.interface import implementer
 from benchmarks.scenarios.definitions import Flow
 from benchmarks.scenarios.measure import Deliveries
 from benchmarks.scenarios.paths import RECEIVER, SENDER
-from benchmarks.scenarios.tcp import SEGMENT_BYTES, WINDOWS, TCPReceiver, TCPSender
+from benchmarks.scenarios.standing import COMPETITORS
+from benchmarks.scenarios.tcp import SEGMENT_BYTES, TCPReceiver, TCPSender
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.stats import ConnectionStats
 from txutp.testing import Network, SimulatedReactor
@@ -137,12 +138,12 @@ class UTPTransfer(Transfer):
 
 
 class TCPTransfer(Transfer):
-    """A model of TCP; ``kind`` is a name in ``tcp.WINDOWS``."""
+    """A model of TCP; ``kind`` is a name in ``standing.COMPETITORS``."""
 
     def __init__(self, network: Network, flow: Flow, number: int, done: Callable[[], None], kind: str) -> None:
         super().__init__(network, flow, number, done)
         segments = None if flow.transfer_bytes is None else -(-flow.transfer_bytes // SEGMENT_BYTES)
-        self.tcp = TCPSender(self.sender, (self.destination, self.port), WINDOWS[kind](), segments)
+        self.tcp = TCPSender(self.sender, (self.destination, self.port), COMPETITORS[kind](), segments)
 
     def start(self) -> None:
         super().start()

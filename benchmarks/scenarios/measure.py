@@ -17,6 +17,10 @@ BINS_PER_SECOND = SECOND_US // BIN_US
 REACHED_BINS = 5
 REACHED_SHARE = 0.9
 
+# A rate is back when a flow has so much of it for so long.
+BACK_SHARE = 0.8
+BACK_BINS = 10
+
 # Shares are fair inside this, in a moving span of so many seconds, for so many seconds.
 FAIR = (0.45, 0.55)
 FAIR_SPAN_SECONDS = 4
@@ -100,6 +104,16 @@ def reached_s(bins: Sequence[int], from_s: float, megabits: float) -> float | No
     for end in range(first + REACHED_BINS, len(bins) + 1):
         if sum(bins[end - REACHED_BINS : end]) >= wanted_bytes:
             return (end - first) / BINS_PER_SECOND
+    return None
+
+
+def back_s(bins: Sequence[int], from_s: float, megabits: float) -> float | None:
+    """How long after ``from_s`` a flow had most of a rate again, and held it; None if it never did."""
+    first = round(from_s * BINS_PER_SECOND)
+    wanted_bytes = BACK_SHARE * megabits * SECOND_US / 8 * BACK_BINS / BINS_PER_SECOND
+    for start in range(first, len(bins) - BACK_BINS + 1):
+        if sum(bins[start : start + BACK_BINS]) >= wanted_bytes:
+            return (start - first) / BINS_PER_SECOND
     return None
 
 

@@ -5,11 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from benchmarks.scenarios.definitions import Path, Queue
+from benchmarks.scenarios.definitions import Change, Path, Pause, Queue
 from benchmarks.scenarios.queues import RED, BurstLoss, CoDel, DropTail, FQCoDel, Policer
 from benchmarks.scenarios.tcp import HEADER_BYTES, SEGMENT_BYTES
 from txutp.core.units import SECOND_US
-from txutp.testing import Discipline, Link, Network
+from txutp.testing import (
+    HARQ,
+    Discipline,
+    Grants,
+    Link,
+    Network,
+    Outage,
+    Service,
+    Stage,
+    ThinnedAcks,
+    Trace,
+    Turns,
+)
 
 SENDER = "10.0.0.1"
 RECEIVER = "10.0.0.2"
@@ -17,8 +29,15 @@ RECEIVER = "10.0.0.2"
 PACKET_BYTES = SEGMENT_BYTES + HEADER_BYTES
 POLICER_BUCKET_BYTES = 64 * 1024
 
+# A trace is so long before it begins anew.
+TRACE_SECONDS = 120
+
 # The receiver's clock shows something else altogether.
 CLOCK_OFFSET_US = 1_234_500_000
+
+
+# The radio of a Wi-Fi while it sends.
+TURN_RATE = 130 * SECOND_US / 8
 
 
 def bytes_per_second(megabits: float) -> float:
@@ -54,6 +73,8 @@ def lay(path: Path, network: Network) -> Link:
         delay_us=microseconds(path.delay_ms),
         rate_bytes_per_second=rate,
         discipline=QUEUES[path.queue.kind](path.queue, rate, _chance(network, "queue")),
+        service=_service(path, network),
+        behind=[*_outages(path.pauses, there=True), *_harq(path, network)],
         jitter_us=microseconds(path.jitter_ms),
         keep_order=path.jitter_keeps_order,
         gate_us=microseconds(path.gate_ms),
@@ -73,6 +94,8 @@ def lay(path: Path, network: Network) -> Link:
         else None,
         loss=0.0 if bursts else path.loss,
         reorder=path.reorder,
+        behind=[*_outages(path.pauses, there=False), *_thinned(path)],
+        gate_us=0 if path.acks_thinned else microseconds(path.acks_every_ms),
         header_bytes=0,
     )
     network.connect(SENDER, RECEIVER, link, back)
@@ -80,14 +103,69 @@ def lay(path: Path, network: Network) -> Link:
 
     for change in path.changes:
 
-        def apply(megabits: float | None = change.megabits, delay_ms: float | None = change.delay_ms) -> None:
-            if megabits is not None:
-                link.rate_bytes_per_second = bytes_per_second(megabits)
-            if delay_ms is not None:
-                link.delay_us = microseconds(delay_ms)
+        def apply(change: Change = change) -> None:
+            if change.megabits is not None:
+                link.rate_bytes_per_second = bytes_per_second(change.megabits)
+            if change.delay_ms is not None:
+                link.delay_us = microseconds(change.delay_ms)
+                if change.back:
+                    back.delay_us = link.delay_us
 
         network.call_at(round(change.at_s * SECOND_US), apply)
+    if path.shifts is not None:
+        _shift(path, network, link, back)
     return link
+
+
+def _service(path: Path, network: Network) -> Service | None:
+    """What sends at the bottleneck instead of a constant rate."""
+    if path.radio is not None:
+        return Trace.generate(
+            _chance(network, "radio"),
+            TRACE_SECONDS,
+            path.megabits,
+            path.radio.volatility,
+            path.radio.outages_per_minute,
+            packet_bytes=PACKET_BYTES,
+        )
+    if path.turns_ms:
+        return Turns(_chance(network, "turns"), microseconds(path.turns_ms), TURN_RATE)
+    return Grants(bytes_per_second(path.megabits)) if path.grants else None
+
+
+def turns_megabits(turns_ms: float) -> float:
+    """What a Wi-Fi with such turns carries."""
+    return Turns(random.Random(), microseconds(turns_ms), TURN_RATE).megabits(PACKET_BYTES)
+
+
+def _outages(pauses: tuple[Pause, ...], there: bool) -> list[Stage]:
+    return [
+        Outage(round(pause.from_s * SECOND_US), round(pause.to_s * SECOND_US), pause.held)
+        for pause in pauses
+        if (pause.there if there else pause.back)
+    ]
+
+
+def _harq(path: Path, network: Network) -> list[Stage]:
+    return [HARQ(_chance(network, "harq"), path.harq)] if path.harq else []
+
+
+def _thinned(path: Path) -> list[Stage]:
+    return [ThinnedAcks(microseconds(path.acks_every_ms))] if path.acks_thinned else []
+
+
+def _shift(path: Path, network: Network, link: Link, back: Link) -> None:
+    """Move both ways now and again."""
+    assert path.shifts is not None
+    chance = _chance(network, "shifts")
+    half_ms = path.shifts.spread_ms / 2
+    every_us = round(path.shifts.every_s * SECOND_US)
+
+    def move() -> None:
+        link.delay_us = back.delay_us = microseconds(path.delay_ms + chance.uniform(-half_ms, half_ms) / 2)
+        network.call_at(network.now_us + every_us, move)
+
+    network.call_at(every_us, move)
 
 
 def _chance(network: Network, what: str) -> random.Random:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from benchmarks.scenarios.catalogue import GROUPS, SCENARIOS
 from benchmarks.scenarios.definitions import UTP, Scenario
-from benchmarks.scenarios.measure import fair_after_s
+from benchmarks.scenarios.measure import back_s, fair_after_s
 from benchmarks.scenarios.published import MODEL, PUBLISHED
-from benchmarks.scenarios.running import Numbers
+from benchmarks.scenarios.running import Numbers, payload_megabits
 from benchmarks.support import markdown
 
 # Runs by scenario, controller and seed; ``alone`` are those of TCP without uTP, by scenario and seed.
@@ -84,6 +84,12 @@ class Row:
     def reached(self) -> str:
         text = _seconds([run.flows[0].reached_s for run in self.runs])
         return "90 % never" if text == NEVER else f"90 % after {text}"
+
+    def back(self) -> str:
+        """After the beginning of the first span."""
+        rate = payload_megabits(self.scenario.path, 0.0)
+        times = [back_s(run.flows[0].bins, run.spans[0].from_s, rate) for run in self.runs]
+        return f"back after {_seconds(times)}"
 
     def spans(self) -> str:
         texts = []
@@ -166,6 +172,7 @@ CELLS: dict[str, Callable[[Row], str]] = {
     "resent": Row.resent,
     "use": Row.use,
     "reached": Row.reached,
+    "back": Row.back,
     "spans": Row.spans,
     "packets": Row.packets,
     "share": Row.share,

@@ -17,9 +17,10 @@ from benchmarks.scenarios.measure import (
     reached_s,
 )
 from benchmarks.scenarios.paths import PACKET_BYTES, lay
-from benchmarks.scenarios.tcp import SEGMENT_BYTES, WINDOWS
+from benchmarks.scenarios.standing import COMPETITORS
+from benchmarks.scenarios.tcp import SEGMENT_BYTES
 from txutp.core.units import SECOND_US
-from txutp.testing import Network
+from txutp.testing import Link, Network, Trace
 
 # Nothing starts on the microsecond of anything else: each flow begins up to so much later, by the seed.
 START_JITTER_SECONDS = 0.1
@@ -115,7 +116,7 @@ def run(scenario: Scenario, controller: str, seed: int) -> Numbers:
         seed,
         seconds,
         flows,
-        [_span_numbers(span, scenario, flows, samples, seconds) for span in spans],
+        [_span_numbers(span, scenario, flows, samples, seconds, link) for span in spans],
         samples.every_us,
         [round(value, 3) for value in samples.milliseconds],
     )
@@ -123,14 +124,15 @@ def run(scenario: Scenario, controller: str, seed: int) -> Numbers:
 
 def _transfer(network: Network, flow: Flow, number: int, controller: str, done: object) -> Transfer:
     kind = controller if flow.kind == UTP else flow.kind
-    if kind in WINDOWS:
+    if kind in COMPETITORS:
         return TCPTransfer(network, flow, number, done, kind)  # type: ignore[arg-type]
     target_us = None if flow.target_ms is None else round(flow.target_ms * 1_000)
     chosen = settings(kind, target_us, flow.slow_start, flow.outstanding_packets)
     return UTPTransfer(network, flow, number, done, chosen)  # type: ignore[arg-type]
 
 
-def _payload_megabits(path: Path, at_s: float) -> float:
+def payload_megabits(path: Path, at_s: float) -> float:
+    """What a path carries at a time, headers not included."""
     return path.megabits_at(at_s) * SEGMENT_BYTES / PACKET_BYTES
 
 
@@ -144,14 +146,14 @@ def _flow_numbers(transfer: Transfer, path: Path, controller: str, seconds: floa
         start_s=started_s,
         finished_s=finished_s,
         goodput_megabits=deliveries.total_bytes * 8 / SECOND_US / lasted_s if lasted_s > 0 else 0.0,
-        reached_s=reached_s(deliveries.bins, started_s, _payload_megabits(path, started_s)),
+        reached_s=reached_s(deliveries.bins, started_s, payload_megabits(path, started_s)),
         resent_share=transfer.resent_share,
         bins=deliveries.bins,
     )
 
 
 def _span_numbers(
-    span: Span, scenario: Scenario, flows: list[FlowNumbers], samples: QueueSamples, seconds: float
+    span: Span, scenario: Scenario, flows: list[FlowNumbers], samples: QueueSamples, seconds: float, link: Link
 ) -> SpanNumbers:
     from_s, to_s = span.from_s, min(span.to_s, seconds)
     if scenario.ends:
@@ -169,7 +171,10 @@ def _span_numbers(
 
     # what the path could have delivered, tenth of a second for tenth of a second
     steps = range(round(from_s * BINS_PER_SECOND), round(to_s * BINS_PER_SECOND))
-    could = sum(_payload_megabits(scenario.path, step / BINS_PER_SECOND) for step in steps) / max(len(steps), 1)
+    could = sum(payload_megabits(scenario.path, step / BINS_PER_SECOND) for step in steps) / max(len(steps), 1)
+    if isinstance(link.service, Trace):
+        carried_bytes = link.service.carried_bytes(round(from_s * SECOND_US), round(to_s * SECOND_US))
+        could = carried_bytes * 8 / SECOND_US / (to_s - from_s) * SEGMENT_BYTES / PACKET_BYTES
 
     waits_ms = samples.between(from_s * SECOND_US, to_s * SECOND_US)
     middle_megabits = scenario.path.megabits_at((from_s + to_s) / 2)
