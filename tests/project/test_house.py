@@ -55,6 +55,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "socket.events",
         "testing.pcap",
         "udp",
+        "udp.retries",
         "workers.lanes",
         "workers.settings",
         "workers.steering",

@@ -64,7 +64,7 @@ PINNED = {
     "local network": (2897, 2886, 0, 0, 339),
     "straw": (2996, 2870, 98, 0, 6057),
     "satellite": (2898, 2720, 0, 0, 8465),
-    "flaky wifi": (2952, 2848, 54, 0, 6360),
+    "flaky wifi": (2951, 2840, 53, 0, 6177),
     "buffer bloat, ledbat++": (2898, 2892, 0, 0, 17797),
     "buffer bloat, ledbat": (2898, 2892, 0, 0, 16668),
     "flaky wifi, ledbat": (2967, 2856, 69, 0, 6364),

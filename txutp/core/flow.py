@@ -30,6 +30,7 @@ NEVER_US = 1 << 62
 
 PERSIST_US = SECOND_US  # first probe of a closed window (RFC 1122 4.2.2.17); doubled each time
 MAXIMUM_BACKOFF = 10
+NAMELESS_BACKOFF = 2  # for an answer that came late, see Flow._on_old_answer
 
 # Tail probes in a row, each after twice the wait of the one before.
 MAXIMUM_TAIL_PROBES = 5
@@ -44,6 +45,10 @@ BULK_SEGMENTS = 8
 WINDOW_DATAGRAMS = 4
 # So many timeouts in a row, and what passed once may not pass any more (RFC 8899 4.3).
 BLACK_HOLE_TIMEOUTS = 2
+
+# Time between two tries in back-off: an outage ends between two timeouts, of which the later ones are many seconds
+# apart.  RFC 8085 3.1.2 allows so many to a peer that says nothing.
+RETRY_US = 3 * SECOND_US
 
 # So little may be in flight without anybody steering: most connections of a peer-to-peer program never say more.
 SMALL_SEGMENTS = 2
@@ -69,6 +74,7 @@ class Flow(SendBuffer):
     __slots__ = (
         "_burst_segments",
         "_cut_marks",
+        "_doubts_timeout",
         "_duplicate_acks",
         "_flush",
         "_gaps",
@@ -83,6 +89,8 @@ class Flow(SendBuffer):
         "_reordering_quarters",
         "_settings",
         "_shrunk_bytes",
+        "_timed_out_us",
+        "_timeout_stands",
         "_timer_started_us",
         "_window_ack",
         "_window_sequence",
@@ -132,6 +140,9 @@ class Flow(SendBuffer):
         self.timeouts = 0  # in a row, without a sign of life; too many end the connection
         self.backoff = 0  # doublings of the timeout
         self._timer_started_us = 0  # the retransmission timer
+        self._timed_out_us = -1  # the last timeout; what left before tells no round trip
+        self._timeout_stands = False  # the controller's last cut was for a timeout
+        self._doubts_timeout = False  # answers came that were older than the timeout, and no round trip was told since
         self._last_sent_us = 0  # new data
 
         # counters
@@ -219,13 +230,18 @@ class Flow(SendBuffer):
 
     @property
     def _probe_deadline_us(self) -> int:
-        """When the tail of what is in flight is probed, a few times in a row, and never in back-off.
+        """When the tail of what is in flight is probed: a few times in a row, and in back-off now and then.
 
         RFC 8985 7.3 allows one probe.  The shortest retransmission timeout is hundreds of round trips on a short path,
         so a path that loses one packet in ten would stand still most of the time with a small window.
         """
         round_trip = self.round_trip
-        if self._probes >= MAXIMUM_TAIL_PROBES or self.backoff or not round_trip.smoothed_us:
+        if not round_trip.smoothed_us:
+            return NEVER_US
+        if self.timeouts:
+            wait_us = max(RETRY_US, 2 * round_trip.smoothed_us)
+            return max(self._timer_started_us, self._last_sent_us) + wait_us
+        if self._probes >= MAXIMUM_TAIL_PROBES or (self.backoff and not self._doubts_timeout):
             return NEVER_US
         return max(self._timer_started_us, self._last_sent_us) + round_trip.probe_timeout_us()
 
@@ -341,9 +357,12 @@ class Flow(SendBuffer):
         progress, acked_bytes, newest = self.acknowledge(ack, selective, now_us - earliest_us)
         sample_us = 0
         if newest is not None:
-            if not self.fills_gap:
+            if newest[0].sent_at_us <= self._timed_out_us:
+                self._on_old_answer(now_us - newest[0].sent_at_us)
+            elif not self.fills_gap:
                 sample_us = now_us - newest[0].sent_at_us
                 round_trip.on_sample(sample_us)
+                self._doubts_timeout = False
                 if self._gaps is not None:
                     self._gaps.on_measured()
             elif self._gaps is not None:
@@ -351,8 +370,11 @@ class Flow(SendBuffer):
                 sample_us = self._gaps.assume_round_trip(difference_us, steering, repair_us, self.timeout_us)
         if progress:
             self._timer_started_us = now_us
-            self.timeouts = self.backoff = 0
-            self._probes = 0
+            self.timeouts = self._probes = 0
+            if not self._doubts_timeout:
+                self.backoff = 0
+            elif self._gaps is not None:
+                self.backoff = min(self.backoff, NAMELESS_BACKOFF)
             self._duplicate_acks = 0
             if self._gaps is not None:
                 acked_bytes = self._gaps.uncredited(acked_bytes, self.nameless_segments > 0)
@@ -412,9 +434,22 @@ class Flow(SendBuffer):
                 self._cut_marks = (self.spurious_segments, given_up)
                 self._recovery_sequence = self.next_sequence - 1
                 self._resend_forced = True
+                self._timeout_stands = False
             if self.steering is not None:
                 base_us = self.round_trip.base_us
                 self.steering.on_loss(now_us, lost_bytes, new_window, self.lost_together, base_us)
+
+    def _on_old_answer(self, age_us: int) -> None:
+        """Something arrived that left before the last timeout.
+
+        Perhaps it came to the peer long ago and the answer was lost or late; then its age is no round trip.  But
+        perhaps the path takes as long as that now, so no timeout is shorter until a round trip is measured.
+        """
+        self._doubts_timeout = True
+        # A peer that names nothing answers late behind a gap, and then its age is that of the gap.
+        most = MAXIMUM_BACKOFF if self._gaps is None else NAMELESS_BACKOFF
+        while self.backoff < most and self.timeout_us < min(age_us, self._settings.maximum_timeout_us):
+            self.backoff += 1
 
     def _on_duplicate_ack(self, difference_us: int, now_us: int) -> tuple[int, int]:
         """The peer has something behind a gap, or something for the second time.
@@ -453,6 +488,10 @@ class Flow(SendBuffer):
             return False
         if now_us < self._timer_started_us + self.timeout_us:
             if now_us >= self._probe_deadline_us:
+                if self.timeouts:
+                    self._last_sent_us = now_us
+                    self.probe_due = True
+                    return False
                 if not self._probes:
                     self._timer_started_us = now_us  # RFC 8985 7.3: the timeout counts from the first probe
                 self._probes += 1
@@ -474,6 +513,8 @@ class Flow(SendBuffer):
             if self.flight_bytes and self.steering is not None:
                 self._cut_marks = (self.spurious_segments, self.given_up_segments)
                 self.steering.on_timeout(now_us)
+                self._timeout_stands = True
+            self._timed_out_us = now_us
         # RFC 6298 5.4 to 5.6: the oldest again, everything else as the window allows
         if self._gaps is not None:
             self._gaps.on_timeout(self.nameless_segments, now_us)
@@ -497,6 +538,7 @@ class Flow(SendBuffer):
         """One lost segment, or the tail probe; it counts as sent again."""
         self._paced_until_us = NEVER_US
         lost = self.next_lost()
+        paced = False
         if self.probe_due:
             self.probe_due = False
             lost = self._next_tail_probe(lost)
@@ -507,10 +549,11 @@ class Flow(SendBuffer):
             wanted_bytes = min(size, self.segment_bytes)  # it may be larger than a burst is now
             if self._paced_bytes(wanted_bytes, now_us) < wanted_bytes:
                 return None
+            paced = True
         if lost is None:
             return None
-        self._resend_forced = False
         run, index = lost
+        self._resend_forced = False
         if run is self._mtu_probe:
             self._on_mtu_lost()  # it goes without padding now, so its arrival will say nothing
         if self._gaps is not None:
@@ -519,8 +562,8 @@ class Flow(SendBuffer):
         self.resend(run, index, now_us)
         self.segments_resent += 1
         self.bytes_resent += size
-        if self.steering is not None:
-            self.steering.on_sent(size)
+        if paced and self.steering is not None:
+            self.steering.on_sent(size)  # what did not ask the pace leaves no debt to it
         return lost
 
     def _next_tail_probe(self, lost: tuple[Run, int] | None) -> tuple[Run, int] | None:
@@ -529,7 +572,7 @@ class Flow(SendBuffer):
         The newest shows all that is missing before it, to a peer that names it.  But some peers name nothing, libutp
         names only the first 32 segments behind a gap, and it does not answer at all to what waits there already.
         """
-        if self._probes > 1 or not self.selective_seen:
+        if self._probes > 1 or self.timeouts or not self.selective_seen:
             return self.oldest_unacked()
         if lost is not None:
             return lost
@@ -646,17 +689,24 @@ class Flow(SendBuffer):
         self.mtu.on_lost()
 
     def _on_spurious(self, now_us: int) -> None:
-        """Some of what the window was cut for had arrived; if that is all of it, the cut was for nothing."""
+        """Some of what the window was cut for had arrived; if that is all of it, the cut was for nothing.
+
+        After a timeout some of it is enough: it was not congestion that kept the answers away (F-RTO, RFC 5682).  A
+        peer that names nothing behind a gap cannot show that, because its answers come late for other reasons.
+        """
         spurious_before, given_up_before = self._cut_marks
         spurious = self.spurious_segments - spurious_before
         given_up = self.given_up_segments - given_up_before
         self._cut_marks = (self.spurious_segments, self.given_up_segments - given_up + spurious)
+        if self.newest_delivered_us <= self._timed_out_us:
+            self._on_old_answer(now_us - self.newest_delivered_us)
         if self.steering is not None:
             self.steering.overload.on_spurious(spurious * self.segment_bytes)
         self._reordering_quarters = min(self._reordering_quarters + 1, MAXIMUM_REORDERING_QUARTERS)
         if spurious == given_up and not self.selective_seen:
             self.reordering_seen = True  # a peer that names nothing shows it in no other way
-        if spurious == given_up and self.steering is not None:
+        if (spurious == given_up or (self._timeout_stands and self._gaps is None)) and self.steering is not None:
+            self._timeout_stands = False
             self.steering.controller.on_spurious(now_us)
 
     def _on_new(self, now_us: int) -> None:

@@ -10,8 +10,9 @@
     network.run(seconds=10)
 
 Each host has a reactor that knows timers and UDP; ordinary Twisted code runs on it unchanged.  A ``Link`` is one
-direction of a path; ``Trace``, ``Turns``, ``HARQ``, ``Outage`` and their like are what radio, cable and busy hosts do to
-it.  Everything random comes from the network's seed, which its ``repr`` shows.
+direction of a path.  ``Trace``, ``Turns`` and ``Grants`` are services, by which a link sends as radio, Wi-Fi and cable
+do; ``HARQ``, ``Outage`` and ``ThinnedAcks`` are stages behind its queue.  Everything random comes from the network's
+seed, which its ``repr`` shows.
 
 ``Pair`` sets up the usual case: a server and a client of yours, connected.  ``ScriptedPeer`` is a peer that a test
 drives packet by packet, to see what a protocol does when its peer misbehaves or its network fails; it speaks in

@@ -13,6 +13,7 @@ GAIN_BYTES = 3_000  # BEP 29: at most this much growth per round trip
 CURRENT_FILTER = 3  # RFC 6817 2.4.2: the smallest of the last samples counts (libutp's number)
 INITIAL_WINDOW_SEGMENTS = 2  # RFC 6817 INIT_CWND
 SLOW_START_EXIT = 0.9  # of the target (libutp)
+INF = float("inf")
 
 
 class Ledbat:
@@ -38,8 +39,8 @@ class Ledbat:
         self.target_delay_us = TARGET_DELAY_US if target_delay_us is None else target_delay_us
         self.slow_start = True
         self._window = float(INITIAL_WINDOW_SEGMENTS * segment_bytes)
-        self._threshold_bytes = float("inf")
-        self._before_cut = (0.0, self._threshold_bytes)  # window and threshold
+        self._threshold_bytes = INF
+        self._before_cut = (0.0, self._threshold_bytes, False)  # window, threshold and slow start
         self._recent_us: list[int] = []
 
     @property
@@ -52,6 +53,8 @@ class Ledbat:
             # a peer that takes no samples, or says the same always: our own clock has to do
             delay_us = ack.round_trip_delay_us
         if delay_us is None:
+            if self.slow_start and ack.window_limited and self._window + ack.acked_bytes <= self._threshold_bytes < INF:
+                self._window += ack.acked_bytes  # what is sent again after a timeout tells no delay
             return
         recent = self._recent_us
         recent.append(delay_us)
@@ -79,21 +82,23 @@ class Ledbat:
         # RFC 6817 2.4.2: halve, at most once per round trip
         if not new_window:
             return
-        self._before_cut = (self._window, self._threshold_bytes)
+        self._before_cut = (self._window, self._threshold_bytes, False)
         self._set_window(self._window / 2)
         self._threshold_bytes = self._window
         self.slow_start = False
 
     def on_timeout(self, now_us: int) -> None:
-        # RFC 6817 2.4.2: one segment; slow start again up to half of what was in use (RFC 5681 3.1)
+        # RFC 6817 2.4.2: one segment; slow start again up to half of what was in use, also if that one is lost again
+        # (RFC 5681 3.1)
         if self._window > self.segment_bytes:
-            self._before_cut = (self._window, self._threshold_bytes)
-        self._threshold_bytes = max(self._window / 2, MINIMUM_WINDOW_SEGMENTS * self.segment_bytes)
+            self._before_cut = (self._window, self._threshold_bytes, self.slow_start)
+            self._threshold_bytes = max(self._window / 2, MINIMUM_WINDOW_SEGMENTS * self.segment_bytes)
         self._window = float(self.segment_bytes)
         self.slow_start = True
+        self._recent_us.clear()
 
     def on_spurious(self, now_us: int) -> None:
-        window, self._threshold_bytes = self._before_cut
+        window, self._threshold_bytes, self.slow_start = self._before_cut
         self._set_window(max(self._window, window))
 
     def _set_window(self, window: float) -> None:

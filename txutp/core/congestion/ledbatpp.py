@@ -52,7 +52,7 @@ class LedbatPlusPlus:
         self._initial = True  # the slow start that ends by delay
         self._window = float(INITIAL_WINDOW_SEGMENTS * segment_bytes)
         self._threshold = float("inf")
-        self._before_cut = (0.0, self._threshold)  # window and threshold
+        self._before_cut = (0.0, self._threshold, False)  # window, threshold and slow start
         self._recent_us: list[int] = []
         self._cut_us = -1  # when the window was cut; packets sent before tell nothing of its effect
         self._slowdown_from_us = -1  # when the next slowdown is due
@@ -95,7 +95,12 @@ class LedbatPlusPlus:
         # as Reno; a ramp that loses has found its threshold
         if not new_window:
             return
-        self._before_cut = (self._window, self._threshold)
+        if now_us < self._held_until_us:
+            # what the window was before the slowdown has lost it, not the least that it is now
+            self._before_cut = (self._window, self._threshold, True)
+            self._threshold = max(self._threshold / 2, float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes))
+            return
+        self._before_cut = (self._window, self._threshold, False)
         self._set_window(self._window / 2)
         self._threshold = self._window
         self._cut_us = now_us
@@ -103,15 +108,20 @@ class LedbatPlusPlus:
             self._leave_slow_start(now_us, 0)
 
     def on_timeout(self, now_us: int) -> None:
-        if self._window > MINIMUM_WINDOW_SEGMENTS * self.segment_bytes:
-            self._before_cut = (self._window, self._threshold)
-        self._threshold = max(self._window / 2, float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes))
+        # RFC 5681 3.1: the threshold is held while what left again is lost again
+        window = self._threshold if self._slowdown_started_us >= 0 else self._window
+        least = float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes)
+        if window > least:
+            self._before_cut = (window, self._threshold, self.slow_start and self._slowdown_started_us < 0)
+        if window > least or not self.slow_start or self._threshold == float("inf"):
+            self._threshold = max(window / 2, least)
         self._set_window(0.0)
-        self._held_until_us = -1
+        self._held_until_us = self._slowdown_started_us = -1
+        self._recent_us.clear()
         self.slow_start = True
 
     def on_spurious(self, now_us: int) -> None:
-        window, self._threshold = self._before_cut
+        window, self._threshold, self.slow_start = self._before_cut
         self._set_window(max(self._window, window))
 
     def _grow(self, ack: Acknowledgement, delay_us: int | None) -> None:

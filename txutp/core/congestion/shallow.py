@@ -226,18 +226,24 @@ class Shallow:
         self._saved_window = min(self._saved_window, kept)
 
     def on_timeout(self, now_us: int) -> None:
-        # RFC 5681 3.1
+        # RFC 5681 3.1: the threshold is held while what left again is lost again
         window = self._saved_window or self._window
-        if window > TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes:
+        least = TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes
+        if window > least:
             self._remember_cut(now_us)
-        self._threshold = max(window / 2, float(TIMEOUT_THRESHOLD_SEGMENTS * self.segment_bytes))
+        if window > least or not self.slow_start or self._threshold == float("inf"):
+            self._threshold = max(window / 2, float(TIMEOUT_THRESHOLD_SEGMENTS * self.segment_bytes))
+        self._bucket_minimum_us = self._previous_minimum_us = -1
+        self._delay_us = 0
         self._saved_window = 0.0
         self._window = float(TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes)
         self._lossless_rounds = 0
         self.slow_start = True
 
     def on_spurious(self, now_us: int) -> None:
-        window, self.slow_start, saved = self._before_cut
+        window, slow_start, saved = self._before_cut
+        # a window that was smaller than the threshold is reached sooner by going on
+        self.slow_start = slow_start or (self.slow_start and window < self._threshold < float("inf"))
         self._contested_until_us = 0
         self._set_window(max(self._window, window))
         if self._saved_window:
