@@ -49,7 +49,7 @@ if os.environ.get("TXUTP_DOCS_ONLINE"):
     }
 # Names of others, which have no page without these, and those of the package that are not public.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(twisted|zope|collections|asyncio|os|socket|enum|types|typing)\..*"),
+    (r"py:.*", r"(twisted|zope|collections|asyncio|os|random|socket|enum|types|typing)\..*"),
     (r"py:class", r"txutp\.[\w.]+\.(Connection|Member|Packet|PosingPort|PosingConnector|Sink|SteeredProtocol)"),
     (r"py:class", r"(txutp\.[\w.]+\.)?(EventName|Listener|(Any)?Writable)|Deferred|Self"),
 ]
