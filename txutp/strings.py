@@ -232,6 +232,15 @@ OPTIONS = (
         "target_delay_us",
     ),
     Option(
+        "receive",
+        ALL,
+        "10ms",
+        "how long packets may wait in queues on their way to us, before [their senders are held back]"
+        "(docs/congestion.md); `off` leaves that to the senders; 4 ms by default",
+        a_duration(off=True),
+        "receive_target_delay_us",
+    ),
+    Option(
         "idle",
         ALL,
         "5min",

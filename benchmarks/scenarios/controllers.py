@@ -12,6 +12,7 @@ from benchmarks.scenarios.tcp import HEADER_BYTES, SEGMENT_BYTES, WINDOWS
 from txutp import Settings
 from txutp.core.congestion.controllers import CONTROLLERS
 from txutp.core.congestion.interface import Controller, ControllerFactory
+from txutp.core.congestion.shallow import TARGET_DELAY_US
 
 # What a flow of uTP may have.
 UTP_CONTROLLERS: dict[str, ControllerFactory] = {**CONTROLLERS, "libutp": Libutp}
@@ -37,12 +38,15 @@ class Chosen:
         return controller
 
 
-def settings(name: str, target_us: int | None, slow_start: bool, outstanding_packets: int | None) -> Settings:
+def settings(
+    name: str, target_us: int | None, slow_start: bool, outstanding_packets: int | None, receiver_yields: bool
+) -> Settings:
     """How a flow with this controller is set up: packets as large as those of the TCP models, and room for all."""
     more = {} if outstanding_packets is None else {"maximum_outstanding_packets": outstanding_packets}
     return Settings(
         congestion=Chosen(name, target_us, slow_start),
         maximum_datagram_bytes=SEGMENT_BYTES + HEADER_BYTES,
         receive_buffer_bytes=RECEIVE_BUFFER_BYTES,
+        receive_target_delay_us=TARGET_DELAY_US if receiver_yields else None,
         **more,
     )

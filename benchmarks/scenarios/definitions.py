@@ -126,6 +126,8 @@ class Flow:
     target_ms: float | None = None
     slow_start: bool = True
     outstanding_packets: int | None = None
+    receiver_yields: bool = False
+    """Whether the receiver holds the sender back (``txutp/core/downlink.py``); else all is up to the controller."""
 
 
 @dataclass(frozen=True)

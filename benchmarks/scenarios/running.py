@@ -127,7 +127,7 @@ def _transfer(network: Network, flow: Flow, number: int, controller: str, done: 
     if kind in COMPETITORS:
         return TCPTransfer(network, flow, number, done, kind)  # type: ignore[arg-type]
     target_us = None if flow.target_ms is None else round(flow.target_ms * 1_000)
-    chosen = settings(kind, target_us, flow.slow_start, flow.outstanding_packets)
+    chosen = settings(kind, target_us, flow.slow_start, flow.outstanding_packets, flow.receiver_yields)
     return UTPTransfer(network, flow, number, done, chosen)  # type: ignore[arg-type]
 
 

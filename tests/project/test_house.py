@@ -17,7 +17,7 @@ PACKAGE = ROOT / "txutp"
 # The floors, lowest first. A module imports only from floors below its own; two modules of one
 # floor do not know each other. A new module is written into this table, and nowhere else.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("core.batch", "core.dscp", "core.packet", "core.rare", "core.sequence", "core.stats", "core.units"),
+    ("core.batch", "core.dscp", "core.packet", "core.rare", "core.sequence", "core.stats", "core.turns", "core.units"),
     (
         "core.address",
         "core.congestion.capacity",
@@ -35,8 +35,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.bursts", "core.receiving", "core.rtt"),
     ("core.congestion.interface",),
     ("core.congestion", "core.congestion.ledbat", "core.congestion.ledbatpp", "core.congestion.shallow"),
-    ("core.congestion.controllers", "core.settings"),
-    ("core.congestion.steering",),
+    ("core.congestion.controllers", "core.downlink", "core.settings"),
+    ("core.congestion.steering", "core.yielding"),
     ("core.gaps",),
     ("core.flow",),
     ("core.liveness",),

@@ -247,7 +247,7 @@ def test_drifting_clocks_leave_the_throughput_alone(drift_ppm: float) -> None:
 def stream(network: Network, source: str, number: int) -> tuple[Accepting, Accepting]:
     """A connection from a host to the server, with classic LEDBAT."""
     accepting, connecting = Accepting(), Accepting()
-    settings = Settings(congestion=Ledbat)
+    settings = Settings(congestion=Ledbat, receive_target_delay_us=None)
     UTPServerEndpoint(network.reactor("10.0.0.1"), 7_000 + number, settings=settings).listen(accepting)
     UTPClientEndpoint(network.reactor(source), "10.0.0.1", 7_000 + number, settings=settings).connect(connecting)
     network.run(1, until=lambda: bool(connecting.made and accepting.made))
@@ -325,7 +325,7 @@ def test_a_traced_controller_reports_and_behaves_the_same() -> None:
             lost.append(datagram)
             datagram.dropped = len(lost) == 40
 
-    pair = Pair(settings=Settings(congestion=traced, target_delay_us=50_000))
+    pair = Pair(settings=Settings(congestion=traced, target_delay_us=50_000, receive_target_delay_us=None))
     pair.up.hook = lose_one
     pair.client.transport.write(pattern(300_000))
     pair.run(10)
@@ -400,7 +400,7 @@ def test_only_full_size_packets_tell_of_the_path(monkeypatch: pytest.MonkeyPatch
     """At 1 Mbit/s a packet of 100 bytes is 10 ms faster than a full one: it is no sample, and it moves no base."""
     monkeypatch.setattr(Told, "delays_us", [])
     link = Link(delay_us=20_000, rate_bytes_per_second=125_000)
-    pair = Pair(link, Link(delay_us=20_000), settings=Settings(congestion=Told))
+    pair = Pair(link, Link(delay_us=20_000), settings=Settings(congestion=Told, receive_target_delay_us=None))
     pair.client.transport.write(bytes(10 * SEGMENT))
     pair.run(2)
     sending = pair.client.connection.sending

@@ -139,7 +139,7 @@ def test_losses_halve_and_unlimited_growth_is_refused() -> None:
 def test_on_a_link_it_fills_and_leaves_and_comes_back() -> None:
     """Windows of two packets appear in the trace, and the queue stays at the target in between."""
     link = Link(delay_us=50_000, rate_bytes_per_second=1_250_000, queue_bytes=500_000)
-    pair = Pair(link, Link(delay_us=50_000), settings=Settings(congestion=LedbatPlusPlus))
+    pair = Pair(link, Link(delay_us=50_000), settings=Settings(congestion=LedbatPlusPlus, receive_target_delay_us=None))
     pair.client.transport.write(bytes(50_000_000))
     windows, queues = [], []
     for _ in range(1_500):

@@ -6,7 +6,7 @@ is meant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -37,6 +37,8 @@ class Run:
             reorder=self.reorder,
         )
         settings = Settings(congestion=self.controller, receive_buffer_bytes=4 << 20)
+        if self.controller is not Shallow:
+            settings = replace(settings, receive_target_delay_us=None)  # the receiver would shorten their queues
         pair = Pair(link, Link(delay_us=delay_us, loss=self.loss), settings=settings)
         began_us = pair.network.now_us
         pair.client.transport.write(bytes(TOTAL_BYTES))

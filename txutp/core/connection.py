@@ -28,6 +28,7 @@ from typing import Any
 
 from txutp.core.address import remote_of
 from txutp.core.batch import Address, Batch, Buffer, ip_overhead_bytes
+from txutp.core.downlink import Downlink
 from txutp.core.flow import BULK_SEGMENTS, NEVER_US, Flow
 from txutp.core.liveness import (
     GIVE_UP,
@@ -79,6 +80,7 @@ from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
 from txutp.core.sequence import MASK16, MASK32, signed32, unwrap
 from txutp.core.settings import Settings, usual_datagram_bytes
 from txutp.core.stats import ConnectionStats, StreamTotals
+from txutp.core.yielding import Yielding
 
 SYN_SENT, SYN_RECEIVED, CONNECTED, CLOSED = range(4)
 STATE_NAMES = ("SYN_SENT", "SYN_RECEIVED", "CONNECTED", "CLOSED")
@@ -134,6 +136,9 @@ STATE_REPEATS = 5
 BULK_RECEIVED_SEGMENTS = 32
 BULK_ROUND_TRIP_US = 3_000
 
+# So many segments have come before it is watched how long they wait.
+WATCHED_SEGMENTS = 4
+
 
 class Connection(Liveness):
     """A stream to one peer.  Attributes without underscore are there to be read."""
@@ -155,11 +160,13 @@ class Connection(Liveness):
     __slots__ = (
         "_bulk_from",
         "_closing",
+        "_downlink",
         "_due",
         "_handshake_deadline_us",
         "_headers",
         "_linger_deadline_us",
         "_link_mtu",
+        "_look_from",
         "_parts",
         "_peer_reads_extensions",
         "_rare",
@@ -170,6 +177,7 @@ class Connection(Liveness):
         "_update_deadline_us",
         "_watch",
         "_welcomes",
+        "_yielding",
         "accepted",
         "address",
         "advertised_bytes",
@@ -209,6 +217,7 @@ class Connection(Liveness):
         link_mtu: Callable[[Address], int | None],
         memory: ReceiveMemory,
         watch: Watch,
+        downlink: Downlink,
     ) -> None:
         super().__init__()
         self._rare: dict[str, Any] | None = None
@@ -238,7 +247,11 @@ class Connection(Liveness):
         self._link_mtu = link_mtu
         self.reply_us = 0  # what we send back as timestamp difference; 0 until the peer's first timestamp
         self.receiving = ReceiveBuffer(settings.receive_buffer_bytes, memory)
-        self.advertised_bytes = settings.receive_buffer_bytes  # the window in the packet that we sent last
+        self.advertised_bytes = settings.receive_buffer_bytes  # free in the buffer when we sent our last packet
+        self._downlink = downlink  # of the whole UDP port
+        self._yielding: Yielding | None = None  # what is known of incoming data, once there is much of it
+        # so many segments received: look at how long they wait
+        self._look_from = NEVER_US if settings.receive_target_delay_us is None else WATCHED_SEGMENTS
 
         # timers, microseconds of the monotonic clock
         self.deadline_us = NEVER_US  # when `handle_timeout` wants to be called
@@ -338,6 +351,8 @@ class Connection(Liveness):
         sending = self.sending
         round_trip = sending.round_trip
         steering = sending.steering
+        yielding = self._yielding
+        free_bytes = self.receiving.window_bytes
         return ConnectionStats(
             state=STATE_NAMES[self.state],
             close_reason=REASON_NAMES[self.close_reason] if self.state == CLOSED else None,
@@ -355,7 +370,10 @@ class Connection(Liveness):
             pacing_rate=sending.pacing_rate,
             delivery_rate=steering.delivery.bytes_per_second if steering else 0.0,
             send_window=sending.peer_window_bytes,
-            receive_window=self.receiving.window_bytes,
+            receive_window=yielding.bound_bytes(free_bytes) if yielding else free_bytes,
+            receive_queue_delay=yielding.waited_us / 1_000 if yielding else 0.0,
+            receive_target=yielding.target_delay_us / 1_000 if yielding else 0.0,
+            receive_rate=yielding.rate if yielding else 0.0,
             unsent=sending.unsent_bytes,
             unacked=sending.outstanding,
             in_flight=sending.flight_bytes,
@@ -512,8 +530,34 @@ class Connection(Liveness):
         # its own data
         if kind != ST_STATE:
             self._receive_data(kind, sequence, payloads, payload_bytes)
+            if self.segments_received >= self._look_from and payloads and timestamp_us:
+                self._look(reply_us, difference_us, len(payloads[-1]), now_us)
         if self._closing:
             self._finish_if_done(now_us)
+
+    def _look(self, reply_us: int, difference_us: int, size: int, now_us: int) -> None:
+        """See how long the last packet waited on its way; the window that it leads to is in the next header."""
+        yielding = self._yielding
+        if yielding is None:
+            target_us = self.settings.receive_target_delay_us
+            assert target_us is not None
+            yielding = self._yielding = Yielding(target_us, self._downlink, self._open_window, now_us)
+        self._look_from = self.segments_received + yielding.on_data(
+            now_us,
+            reply_us,
+            difference_us,
+            size,
+            self.bytes_received,
+            self.sending.round_trip.smoothed_us,
+            self.receiving,
+        )
+
+    def _open_window(self) -> None:
+        """It is the peer's turn: a STATE tells it so, again and again until its data comes."""
+        if self.state == CONNECTED:
+            self._due |= ACK_DUE
+            self._repeat_state()
+            self._downlink.touch(self)
 
     def _is_syn_ack(self, kind: int, sequence16: int, ack: int) -> bool:
         """Whether a packet may be the SYN-ACK once more, which shows nothing of what we have sent since.
@@ -995,13 +1039,12 @@ class Connection(Liveness):
         behind = 1 if due == KEEPALIVE_DUE else 0
         # The bits of a selective ack count from the ack, so one that is moved back carries none.
         mask = self.receiving.selective_ack_mask() if self.receiving.early and not behind else 0
-        self.advertised_bytes = self.receiving.window_bytes
         header = encode_header(
             ST_STATE,
             self.send_id,
             now_us,
             self.reply_us,
-            self.advertised_bytes,
+            self._window_bytes(),
             sequence,
             self.receiving.next_sequence - 1 - behind,
             SELECTIVE_ACK if mask or self._shows or self._welcomes or self._says else NO_EXTENSION,
@@ -1024,11 +1067,17 @@ class Connection(Liveness):
 
     def _header(self, kind: int, sequence: int, now_us: int) -> bytes:
         """The header of a packet that carries the newest ack and window."""
-        receiving = self.receiving
-        self.advertised_bytes = window_bytes = receiving.window_bytes
+        window_bytes = self._window_bytes()
         return encode_header(
-            kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, receiving.next_sequence - 1
+            kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, self.receiving.next_sequence - 1
         )
+
+    def _window_bytes(self) -> int:
+        """The window to advertise: what the buffer has room for, or less if the peer shall yield."""
+        self.advertised_bytes = window_bytes = self.receiving.window_bytes
+        if self._yielding is None:
+            return window_bytes
+        return self._yielding.bound_bytes(window_bytes)
 
     def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, is_read: bool, now_us: int) -> Batch:
         """A batch with data; its ack makes a pending STATE needless, unless that one has more to tell.
@@ -1233,6 +1282,8 @@ class Connection(Liveness):
             deadline_us = self._linger_deadline_us
         if self._doubt_deadline_us < deadline_us:
             deadline_us = self._doubt_deadline_us
+        if self._yielding is not None and self._yielding.looks_again_us < deadline_us:
+            deadline_us = self._yielding.looks_again_us
         keepalive_us = self.keepalive_us
         if keepalive_us is not None and not self._due & (KEEPALIVE_DUE | PROBE_DUE):
             deadline_us = min(deadline_us, self._presence_deadline_us(keepalive_us))
@@ -1308,6 +1359,8 @@ class Connection(Liveness):
                 if self._update_backoff >= STATE_REPEATS
                 else now_us + (self.sending.timeout_us << self._update_backoff)
             )
+        if self._yielding is not None and now_us >= self._yielding.looks_again_us:
+            self._yielding.wait_on(now_us)
         # an ICMP error has said that the peer is gone
         if now_us >= self._doubt_deadline_us and self._must_confirm(now_us):
             self._due |= PROBE_DUE

@@ -21,6 +21,7 @@ from txutp.core.admission import COOKIE, REMEMBER, Admission, ConnectionRefused,
 from txutp.core.batch import Address, Batch
 from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, TIMED_OUT, Connection
 from txutp.core.cookies import EARLY, NOTHING, PROOF, SynCookies
+from txutp.core.downlink import Downlink
 from txutp.core.flow import NEVER_US
 from txutp.core.liveness import PROVEN, SUSPECTED, ClosedPorts, Watch, sent_us_of
 from txutp.core.memory import LEAST_WINDOW_BYTES, ReceiveMemory
@@ -96,6 +97,7 @@ class Multiplexer:
         self.counters = PortCounters()
         self.ended = StreamTotals()  # of connections that are no longer here
         self.memory = ReceiveMemory(settings.port_memory_bytes, self.counters)
+        self.downlink = Downlink(self.touch)
         self.touched: list[Connection] = []  # to be settled; each at most once
         self.failures: list[Exception] = []  # what congestion controllers raised, to be logged
         self.replies: deque[Batch] = deque(maxlen=1_000)  # single packets for those who have no connection
@@ -703,6 +705,7 @@ class Multiplexer:
             self._link_mtu,
             self.memory,
             self._watch,
+            self.downlink,
         )
         connection.limit_window(self.window_limit_bytes)
         connection.small_paths = self.small_paths

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from txutp.core.congestion.interface import ControllerFactory, check_factory
-from txutp.core.congestion.shallow import Shallow
+from txutp.core.congestion.shallow import TARGET_DELAY_US, Shallow
 from txutp.core.dscp import dscp_of
 from txutp.core.units import SECOND_US
 
@@ -37,6 +37,10 @@ class Settings:
     It is called once when the settings are made, to see whether that is a controller."""
     target_delay_us: int | None = None
     """Time that our packets may wait in queues; None is the default of the controller (LEDBAT: 100 ms, RFC 6817)."""
+
+    receive_target_delay_us: int | None = TARGET_DELAY_US
+    """How long packets may wait in queues on their way to us: peers that let them wait much longer are held back by the
+    window that they see (``downlink.py``, RFC 9840).  None leaves that to the peers."""
 
     dscp: int | str | None = None
     """The DSCP mark of our packets (RFC 2474): a number from 0 to 63, or a name such as ``"le"``, ``"cs1"``,
@@ -111,6 +115,7 @@ class Settings:
         optional = {
             "receive_memory_bytes",
             "target_delay_us",
+            "receive_target_delay_us",
             "maximum_datagram_bytes",
             "keepalive_us",
             "idle_timeout_us",
@@ -148,6 +153,7 @@ class Settings:
 # What a field accepts where "at least 1" is not enough: lowest, highest.
 LIMITS: dict[str, tuple[int, int | None]] = {
     "target_delay_us": (1_000, 100_000),  # RFC 6817: TARGET is at most 100 ms
+    "receive_target_delay_us": (1_000, 100_000),
     "maximum_datagram_bytes": (150, 65_000),  # below lies no path; above no UDP datagram
     "receive_buffer_bytes": (4_096, 1 << 30),
     "receive_memory_bytes": (65_536, None),

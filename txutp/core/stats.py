@@ -169,7 +169,7 @@ class ConnectionStats:
     send_window: int
     """Bytes that the peer has room for."""
     receive_window: int
-    """Bytes that we have room for."""
+    """Bytes that the peer may have in flight: what we have room for, or less if the peer shall yield."""
     unsent: int
     """Bytes that were written and have not left yet."""
     unacked: int
@@ -178,6 +178,14 @@ class ConnectionStats:
     """Payload bytes that left and are neither acknowledged nor taken for lost."""
     lost: int
     """Packets in flight that are considered lost and wait to be sent again."""
+
+    receive_queue_delay: float
+    """How long packets waited in queues on their way to us, as the last look at them found; 0 before the first one, and
+    where ``Settings.receive_target_delay_us`` is None."""
+    receive_target: float
+    """How long they may; 0 where that is left to the peer, and while too little has come to measure it."""
+    receive_rate: float
+    """Bytes per second that came, in the last interval that was measured."""
 
     lastsnd: float
     """How long ago we sent a packet of any type."""

@@ -249,6 +249,18 @@ class Shallow:
         if self._saved_window:
             self._saved_window = max(self._saved_window, saved)
 
+    # -- verbs of a receiver, which steers data that is under way already --
+
+    def resume(self, now_us: int, window_bytes: float) -> None:
+        """Go on from a window that the path has carried, without a slow start."""
+        self._set_window(window_bytes)
+        self._begin_steering(now_us)
+
+    def widen(self, window_bytes: float) -> None:
+        """Let the window be no smaller than this, except in a slowdown."""
+        if not self._saved_window:
+            self._set_window(max(self._window, window_bytes))
+
     # -- the window --
 
     def _grow_in_slow_start(self, ack: Acknowledgement, smoothed_us: int) -> None:

@@ -1,0 +1,71 @@
+"""Who of a crowd may send next, where the window of all leaves less than two segments to each.
+
+A port may hold back two hundred peers on a link that carries fifty segments in a round trip.  Then most windows are
+closed.  As many segments as fit the window of all are *granted*, one to a peer; when one arrives, the next peer in the
+row hears of an open window.  So never more is on its way than the window says, without any clock.
+
+A grant that nobody uses is taken back after a while, or goes again where the ack that tells of it may have been lost:
+the connection repeats that.  The window of a peer that had nothing to send stays open by its one segment.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+PATIENCE_US = 100_000  # besides two round trips
+
+
+class Waiting(Protocol):
+    """A connection whose peer takes turns."""
+
+    granted_bytes: float
+    granted_us: int
+    segment_bytes: int
+    is_in_row: bool
+
+    open_window: Callable[[], None]
+    """Lets the peer know of a grant."""
+
+
+class Turns:
+    """The row of those who wait, and what is granted."""
+
+    __slots__ = ("_outstanding_bytes", "_row")
+
+    def __init__(self, members: Iterable[Waiting]) -> None:
+        self._row: deque[Waiting] = deque()
+        self._outstanding_bytes = 0.0
+        for member in members:
+            member.is_in_row = False
+            self._outstanding_bytes += member.granted_bytes
+
+    def on_arrival(self, member: Waiting, arrived_bytes: int) -> None:
+        """What was granted to a member has come; it waits for its next turn."""
+        used_bytes = min(float(arrived_bytes), member.granted_bytes)
+        member.granted_bytes -= used_bytes
+        self._outstanding_bytes -= used_bytes
+        if not member.is_in_row:
+            member.is_in_row = True
+            self._row.append(member)
+
+    def grant(self, window_bytes: float, now_us: int) -> None:
+        """Let as many send as the window of all has room for."""
+        row = self._row
+        while row and self._outstanding_bytes + row[0].segment_bytes <= window_bytes:
+            member = row.popleft()
+            member.is_in_row = False
+            member.granted_bytes += member.segment_bytes
+            member.granted_us = now_us
+            self._outstanding_bytes += member.segment_bytes
+            member.open_window()
+
+    def take_back(self, members: Iterable[Waiting], round_trip_us: int, now_us: int) -> None:
+        """Count grants anew, without those that were not used in time."""
+        outstanding_bytes = 0.0
+        for member in members:
+            if member.granted_bytes and now_us - member.granted_us > 2 * round_trip_us + PATIENCE_US:
+                member.granted_bytes = 0.0
+            outstanding_bytes += member.granted_bytes
+        self._outstanding_bytes = outstanding_bytes
