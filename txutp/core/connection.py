@@ -541,7 +541,9 @@ class Connection(Liveness):
         if yielding is None:
             target_us = self.settings.receive_target_delay_us
             assert target_us is not None
-            yielding = self._yielding = Yielding(target_us, self._downlink, self._open_window, now_us)
+            yielding = self._yielding = Yielding(
+                target_us, self._downlink, self._open_window, self.bytes_received, now_us
+            )
         self._look_from = self.segments_received + yielding.on_data(
             now_us,
             reply_us,
@@ -1359,8 +1361,14 @@ class Connection(Liveness):
                 if self._update_backoff >= STATE_REPEATS
                 else now_us + (self.sending.timeout_us << self._update_backoff)
             )
-        if self._yielding is not None and now_us >= self._yielding.looks_again_us:
-            self._yielding.wait_on(now_us)
+        yielding = self._yielding
+        if yielding is not None:
+            if now_us >= yielding.looks_again_us:
+                yielding.wait_on(now_us)
+            if yielding.is_idle(now_us):
+                self._downlink.leave(yielding)
+                self._yielding = None
+                self._look_from = self.segments_received + WATCHED_SEGMENTS
         # an ICMP error has said that the peer is gone
         if now_us >= self._doubt_deadline_us and self._must_confirm(now_us):
             self._due |= PROBE_DUE

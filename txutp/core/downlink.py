@@ -251,6 +251,10 @@ class Downlink:
                 self._loss_us = now_us
             self._controller.on_loss(now_us, lost_bytes, new_window)
 
+    def leave(self, member: Member) -> None:
+        """A member measures no more."""
+        self._members.pop(member, None)
+
     def on_silence(self, now_us: int) -> None:
         """Somebody waits for a turn, and may do so because nothing comes at all."""
         if self._turns is not None:

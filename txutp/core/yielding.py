@@ -25,9 +25,12 @@ NEVER_US = 1 << 62
 # A peer that waits for its turn looks so often whether those before it have used theirs.
 IMPATIENT_US = 500_000
 
-# On watch: looks per round trip, the segments between two of them at most, and how long an interval is at least.
+# What was measured is forgotten after so long without data.
+IDLE_US = 10_000_000
+
+# On watch: looks per interval, the segments between two of them at most, and how long an interval is at least.
 LOOKS = 16
-LARGEST_STEP_SEGMENTS = 64
+LARGEST_STEP_SEGMENTS = 1_024
 INTERVAL_US = 50_000
 
 # Round trips that cannot be; a little less than nothing is the grain of coarse clocks.
@@ -64,6 +67,7 @@ class Yielding:
         "_round_bytes",
         "_round_us",
         "_smaller_segments",
+        "_step",
         "_target_delay_us",
         "_ticked_us",
         "_timestamp_us",
@@ -82,7 +86,14 @@ class Yielding:
         "waited_us",
     )
 
-    def __init__(self, target_delay_us: int, downlink: Downlink, open_window: Callable[[], None], now_us: int) -> None:
+    def __init__(
+        self,
+        target_delay_us: int,
+        downlink: Downlink,
+        open_window: Callable[[], None],
+        bytes_received: int,
+        now_us: int,
+    ) -> None:
         """``open_window`` lets a packet leave that tells the peer of its window."""
         self.open_window = open_window
         self._target_delay_us = target_delay_us
@@ -98,10 +109,11 @@ class Yielding:
         self.heard_us = now_us
         self.segment_bytes = 0  # the payload of a full packet
         self._smaller_segments = 0  # smaller ones, in a row
-        self._arrived_bytes = 0  # payload of the connection, at the last look
+        self._arrived_bytes = bytes_received  # payload of the connection, at the last look
         self.rate = 0.0  # bytes per second, in the last interval
         self._interval_us = now_us
         self._interval_bytes = 0
+        self._step = 0  # segments between two looks
         self._least_us = -1  # waited, in this interval
 
         # while peers are held back
@@ -144,6 +156,10 @@ class Yielding:
         """When to call ``wait_on``, because the peer waits for its turn."""
         return self._looks_again_us if self.is_in_row else NEVER_US
 
+    def is_idle(self, now_us: int) -> bool:
+        """Whether nothing came for long, and nobody misses what was measured."""
+        return now_us - self.heard_us > IDLE_US and not self.is_in_row
+
     # -- facts --
 
     def wait_on(self, now_us: int) -> None:
@@ -177,9 +193,9 @@ class Yielding:
         self._interval_bytes += arrived_bytes
         elapsed_us = now_us - self._interval_us
         ended = elapsed_us >= max(self.round_trip.smoothed_us, INTERVAL_US)
-        segments = self._interval_bytes // self.segment_bytes if self.segment_bytes else 0
         if ended:
             self.rate = self._interval_bytes * SECOND_US / elapsed_us
+            self._step = min(self._interval_bytes // max(LOOKS * self.segment_bytes, 1), LARGEST_STEP_SEGMENTS)
             self._interval_us = now_us
             self._interval_bytes = 0
 
@@ -189,7 +205,9 @@ class Yielding:
             if ended and self._least_us >= 0:
                 self.waited_us, self._least_us = self._least_us, -1
                 downlink.watch(self, self._target_delay_us, now_us)
-            return min(segments // LOOKS, LARGEST_STEP_SEGMENTS)
+            # a stream that has just begun may be fast
+            seen = self._interval_bytes // max(LOOKS * self.segment_bytes, 1)
+            return max(self._step, min(seen, LARGEST_STEP_SEGMENTS))
         self._judge_losses(now_us, receiving)
         downlink.on_arrival(self, arrived_bytes, measured, now_us)
         self._offer(now_us)
