@@ -23,6 +23,7 @@ GROUPS: dict[str, str] = {
     "many": "TCP + uTP flows: what TCP keeps of what it has alone, its share, mean queue in packets",
     "late": "Two flows: share of the newcomer after 8-12 s, from 10 s on, time to 45/55; queue p50 in ms, use",
     "newcomers": "A newcomer every 5 s: Jain's index at 25-35 and 35-60 s, least by most; queue p50 in ms, use",
+    "download": "One sender whose receiver yields: use once it is settled, queue p50/p95 in ms",
     "target": "The target as a share of a buffer of 100 packets (113.6 ms): TCP's share",
     "paper": "Cases of papers",
     "outage": "Nothing passes from 10 to 15 s: after how long 80 % of the rate are held again, and use from 15 s on",
@@ -246,6 +247,26 @@ NEWCOMERS = [
     for queue in ("q100", "q500")
 ]
 
+DOWNLOAD = [
+    Scenario(
+        f"download-{name}",
+        "download",
+        path,
+        (Flow(receiver_yields=True),),
+        40,
+        (Span(15, 40),),
+        ("use", "queue", "resent"),
+        controllers=tuple(UTP_CONTROLLERS),
+    )
+    for name, path in (
+        ("2m-rtt80", Path(2, 40, Queue(packets=300))),
+        ("10m-rtt50", Path(queue=Queue(packets=300))),
+        ("50m-rtt20", Path(50, 10, Queue(packets=1_000))),
+        ("loss-1%", Path(queue=Queue(packets=300), loss=0.01)),
+        ("jitter", Path(queue=Queue(packets=300), jitter_ms=10)),
+    )
+]
+
 TARGET = [
     Scenario(
         f"target-{percent}%-{order}",
@@ -354,6 +375,7 @@ SCENARIOS: dict[str, Scenario] = {
         *LATE,
         *TWO,
         *NEWCOMERS,
+        *DOWNLOAD,
         *TARGET,
         *PAPERS,
         *MOVING,
