@@ -49,7 +49,7 @@ def steady(pair: Pair) -> tuple[float, int]:
 
 def pair_with(controller: type, change: Callable[[int, int], int] | None = None, **options: object) -> Pair:
     link = Link(delay_us=20_000, rate_bytes_per_second=RATE, queue_bytes=400_000)
-    settings = Settings(congestion=controller, receive_buffer_bytes=4 << 20)
+    settings = Settings(congestion=controller, receive_buffer_bytes=4 << 20, receive_target_delay_us=None)
     pair = Pair(link, Link(delay_us=20_000), settings=settings, **options)  # type: ignore[arg-type]
     if change is not None:
         pair.down.hook = answers(change)
