@@ -236,7 +236,7 @@ OPTIONS = (
         ALL,
         "10ms",
         "how long packets may wait in queues on their way to us, before [their senders are held back]"
-        "(docs/congestion.md); `off` leaves that to the senders; 4 ms by default",
+        "(docs/explanation/yielding.md); `off` leaves that to the senders; 4 ms by default",
         a_duration(off=True),
         "receive_target_delay_us",
     ),

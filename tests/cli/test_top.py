@@ -75,7 +75,7 @@ def answer(*rows: dict[str, Any]) -> bytes:
 
 BEFORE = answer(row("10.0.0.1:1", 1), row(LONG_PEER, 2), row("10.0.0.2:2", 3, state="SYN_SENT"))
 AFTER = answer(
-    row("10.0.0.1:1", 1, bytes_acked=1_000_000, rtt=12.3, queue_delay=5.25, reverse_queue_delay=123.4, target=25.0,
+    row("10.0.0.1:1", 1, bytes_acked=1_000_000, rtt=12.3, queue_delay=5.25, receive_queue_delay=123.4, target=25.0,
         cwnd=123_456, in_flight=99_950, segs_retrans=1_234),
     row(LONG_PEER, 2, bytes_received=2_500_000_000, rtt=1234.5, cwnd=999_400_000, segs_retrans=99_999_999),
     row("10.0.0.2:2", 3, state="SYN_SENT"),

@@ -189,8 +189,8 @@ def test_a_snapshot_does_not_change() -> None:
 def test_the_queue_of_the_way_back_shows() -> None:
     """The peer fills its own slow link as far as its target: that is told of its packets, not of ours."""
     slow = Link(delay_us=10_000, rate_bytes_per_second=250_000)
-    settings = Settings(congestion=Ledbat, target_delay_us=60_000)
-    pair = Pair(Link(delay_us=10_000), slow, server_settings=settings)
+    filling = Settings(congestion=Ledbat, target_delay_us=60_000)
+    pair = Pair(Link(delay_us=10_000), slow, settings=Settings(receive_target_delay_us=None), server_settings=filling)
     pair.client.transport.write(CHUNK)
     pair.server.transport.write(CHUNK * 20)
 
@@ -201,7 +201,7 @@ def test_the_queue_of_the_way_back_shows() -> None:
 
     assert 0 < during.in_flight <= during.cwnd
     assert after.in_flight == 0
-    assert after.reverse_queue_delay == pytest.approx(60, abs=15)
+    assert after.receive_queue_delay == pytest.approx(60, abs=15)
 
 
 def test_ended_connections_leave_their_counts() -> None:

@@ -210,7 +210,7 @@ def draw(series: Series, title: str, file: Path) -> None:
             "queue delay, ms",
             [
                 ("to the peer", series.of("queue_delay"), BLUE, SOLID),
-                ("way back", series.of("reverse_queue_delay"), GREEN, DOTTED),
+                ("way back", series.of("receive_queue_delay"), GREEN, DOTTED),
                 ("target", series.of("target_delay"), RED, DASHED),
             ],
         ),

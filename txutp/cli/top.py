@@ -39,7 +39,7 @@ SORTS = {
     "out": lambda row: -row["out_bytes_per_second"],
     "in": lambda row: -row["in_bytes_per_second"],
     "rtt": lambda row: -row["rtt"],
-    "queue": lambda row: -max(row["queue_delay"], row["reverse_queue_delay"]),
+    "queue": lambda row: -max(row["queue_delay"], row["receive_queue_delay"]),
     "cwnd": lambda row: -row["cwnd"],
     "resent": lambda row: -row["segs_retrans"],
     "peer": lambda row: row["peer"],
@@ -233,7 +233,7 @@ def rate_text(bytes_per_second: float) -> str:
 
 def queue_text(row: dict[str, Any]) -> str:
     """Returns the queue delays of both ways; a dash without a congestion controller, which measures them."""
-    return f"{delay_text(row['queue_delay'])}/{delay_text(row['reverse_queue_delay'])}" if row["target"] else "-"
+    return f"{delay_text(row['queue_delay'])}/{delay_text(row['receive_queue_delay'])}" if row["target"] else "-"
 
 
 def delay_text(milliseconds: float | None) -> str:

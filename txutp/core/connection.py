@@ -353,6 +353,10 @@ class Connection(Liveness):
         steering = sending.steering
         yielding = self._yielding
         free_bytes = self.receiving.window_bytes
+        if yielding:
+            receive_waited_us = yielding.waited_us
+        else:
+            receive_waited_us = steering.delay.theirs.above_base_us(self.reply_us) if steering else 0
         return ConnectionStats(
             state=STATE_NAMES[self.state],
             close_reason=REASON_NAMES[self.close_reason] if self.state == CLOSED else None,
@@ -363,7 +367,6 @@ class Connection(Liveness):
             queue_delay=steering.queue_delay_us / 1_000 if steering else 0.0,
             base_delay=signed32(steering.delay.ours.base_us) / 1_000 if steering else 0.0,
             target=steering.controller.target_delay_us / 1_000 if steering else 0.0,
-            reverse_queue_delay=steering.delay.theirs.above_base_us(self.reply_us) / 1_000 if steering else 0.0,
             cwnd=sending.window_bytes,
             mss=sending.segment_bytes,
             pmtu=sending.segment_bytes + HEADER_BYTES + ip_overhead_bytes(self.address),
@@ -371,7 +374,7 @@ class Connection(Liveness):
             delivery_rate=steering.delivery.bytes_per_second if steering else 0.0,
             send_window=sending.peer_window_bytes,
             receive_window=yielding.bound_bytes(free_bytes) if yielding else free_bytes,
-            receive_queue_delay=yielding.waited_us / 1_000 if yielding else 0.0,
+            receive_queue_delay=receive_waited_us / 1_000,
             receive_target=yielding.target_delay_us / 1_000 if yielding else 0.0,
             receive_rate=yielding.rate if yielding else 0.0,
             unsent=sending.unsent_bytes,

@@ -151,9 +151,6 @@ class ConnectionStats:
     agree.  It may be negative."""
     target: float
     """The queue delay that the congestion controller aims at; 0 while so little was sent that there is none."""
-    reverse_queue_delay: float
-    """How long the peer's packets waited in queues on their way to us: the last sample.  It is measured only while
-    there is a congestion controller, and is 0 without one."""
 
     cwnd: int
     """Bytes that the congestion controller lets be in flight."""
@@ -180,12 +177,12 @@ class ConnectionStats:
     """Packets in flight that are considered lost and wait to be sent again."""
 
     receive_queue_delay: float
-    """How long packets waited in queues on their way to us, as the last look at them found; 0 before the first one, and
-    where ``Settings.receive_target_delay_us`` is None."""
+    """How long the peer's packets waited in queues on their way to us, by the last measurement; 0 before the first one.
+    Where ``Settings.receive_target_delay_us`` is None it is measured only while there is a congestion controller."""
     receive_target: float
-    """How long they may; 0 where that is left to the peer, and while too little has come to measure it."""
+    """Time that those packets may wait; 0 where that is left to the peer, and while too little arrives to measure."""
     receive_rate: float
-    """Bytes per second that came, in the last interval that was measured."""
+    """Bytes per second that arrived in the last interval that was measured."""
 
     lastsnd: float
     """How long ago we sent a packet of any type."""

@@ -39,7 +39,7 @@ RECOVERY_METRICS = (
 # The same for ``utp:metrics_updated``.
 UTP_METRICS = (
     ("queue_delay", "queue_delay", 1),
-    ("reverse_queue_delay", "reverse_queue_delay", 1),
+    ("receive_queue_delay", "receive_queue_delay", 1),
     ("target_delay", "target", 1),
     ("base_delay", "base_delay", 1),
     ("retransmission_timeout", "rto", 1),

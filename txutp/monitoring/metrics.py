@@ -45,7 +45,7 @@ COUNTERS = {
 CONNECTION_GAUGES = {
     "rtt": ("rtt_seconds", 1e-3, "Round-trip time, smoothed."),
     "queue_delay": ("queue_delay_seconds", 1e-3, "Time that packets wait in queues on their way to the peer."),
-    "reverse_queue_delay": ("reverse_queue_delay_seconds", 1e-3, "Time that the peer's packets wait in queues."),
+    "receive_queue_delay": ("receive_queue_delay_seconds", 1e-3, "Time that the peer's packets wait in queues."),
     "target": ("target_delay_seconds", 1e-3, "Queue delay that the congestion controller aims at."),
     "cwnd": ("congestion_window_bytes", 1, "Bytes that the congestion controller lets be in flight."),
     "in_flight": ("in_flight_bytes", 1, "Payload bytes that are neither acknowledged nor taken for lost."),
