@@ -36,6 +36,7 @@ from txutp.core.packet import (
     encode_selective_ack,
     parse_extensions_untrusted,
 )
+from txutp.core.parts import PARTS_WANTED
 from txutp.testing import Datagram, Link
 
 START = 1_402
@@ -475,7 +476,8 @@ def test_a_state_that_the_socket_refuses_has_shown_nothing(host: str) -> None:
     port.write = refuse  # type: ignore[method-assign]
     sent = transfer(pair, 8_000_000)
     assert len(refused) == 8
-    assert len(extended([datagram.data for datagram in sent], ST_STATE)) == 1, "asked once"
+    questions = [data for data in extended([datagram.data for datagram in sent], ST_STATE) if PARTS_WANTED not in data]
+    assert len(questions) == 1, "asked once"
     assert segment_of(pair) == 8_972 - HEADER_BYTES
 
 
@@ -495,7 +497,7 @@ def test_a_path_that_becomes_a_black_hole_is_noticed() -> None:
     transfer(pair)
     assert segment_of(pair) == ETHERNET - HEADER_BYTES
     pair.up.mtu_bytes = 1_450
-    transfer(pair)
+    transfer(pair, 6_000_000)
     assert 1_450 - 28 - CLOSE_ENOUGH_BYTES <= segment_of(pair) + HEADER_BYTES <= 1_450 - 28
 
 

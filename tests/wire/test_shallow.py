@@ -362,12 +362,12 @@ def test_a_late_comer_gets_its_share(start: float) -> None:
 
 
 def test_a_route_that_gets_longer_is_learned() -> None:
-    """40 ms more look like a queue at first; some seconds of little sending tell that they are none."""
+    """40 ms more look like a queue at first, to both ends; some seconds of little sending tell that they are none."""
     flows = Flows([0])
     flows.network.run(5)
     flows.link.delay_us += 40_000
     (at_first,) = flows.rates(3)
-    flows.network.run(6)
+    flows.network.run(9)
     (later,) = flows.rates(5)
     assert at_first < 0.5
     assert later > 0.85

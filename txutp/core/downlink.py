@@ -50,7 +50,7 @@ HEADROOM = 2.0  # of what peers use that are limited elsewhere
 RELEASE_US = 10_000_000  # so long after anybody was seen to use its part
 
 # A queue that did not move by more than this share in this time, although we took next to nothing, is not ours.
-FOREIGN_US = 5_000_000
+FOREIGN_US = 3_000_000
 FOREIGN_SHARE = 0.8
 
 # Slowdowns begin at multiples of this on our clock.
