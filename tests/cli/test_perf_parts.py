@@ -23,17 +23,8 @@ from txutp.cli.measurement.results import (
 )
 from txutp.cli.measurement.server import MAXIMUM_TESTS, Server, Session
 from txutp.cli.measurement.streams import Pace
-from txutp.cli.measurement.wire import (
-    Broken,
-    Parameters,
-    ProtocolError,
-    Refused,
-    Sample,
-    StreamSample,
-    Unanswered,
-    decode,
-    encode,
-)
+from txutp.cli.measurement.wire import Parameters, Sample, StreamSample
+from txutp.cli.messages import Broken, ProtocolError, Refused, Unanswered, decode, encode
 from txutp.testing import Link, Network
 
 SERVER_HOST, CLIENT_HOST = "10.0.0.1", "10.0.0.2"

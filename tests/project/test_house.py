@@ -46,6 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.
     (
+        "cli.messages",
         "environment",
         "openports",
         "qlog.files",

@@ -13,16 +13,16 @@ from typing import Any
 
 import click
 from twisted.internet import defer, error
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import connectProtocol
-from twisted.internet.interfaces import IResolutionReceiver
 from twisted.internet.protocol import Factory, ProcessProtocol
-from zope.interface import implementer
 
 from txutp.cli.options import (
     DURATION,
     client_endpoint,
+    client_string,
+    family_of,
+    interface_of,
     is_endpoint_string,
     named,
     qlog_option,
@@ -113,8 +113,6 @@ class Cat:
         verbose: bool,
         as_json: bool,
     ) -> None:
-        if ipv4 and ipv6:
-            raise click.UsageError("-4 and -6 exclude each other.")
         if keep_open and not listen:
             raise click.UsageError("-k goes with -l.")
         if len(where) > 2 or (len(where) == 2 and listen):
@@ -130,7 +128,7 @@ class Cat:
         self._where = where
         self._listen = listen
         self._keep_open = keep_open
-        self._family: Any = IPv4Address if ipv4 else IPv6Address if ipv6 else None
+        self._family = family_of(ipv4, ipv6)
         self._wait_seconds = wait
         self._source = source
         self._source_port = source_port
@@ -146,31 +144,18 @@ class Cat:
             await self._serve(reactor)
             return
         local = _Local(self._program)
-        text = await self._client_string(reactor)
+        text = await client_string(
+            reactor, self._where, self._family, self._wait_seconds, self._source, self._source_port
+        )
         relay = self.new_relay()
         await connectProtocol(client_endpoint(reactor, text), relay.sides[0])
         self._remark(f"Connected to {named(relay.sides[0].transport.getPeer())}.")
         await self._carry(reactor, relay, local)
 
-    async def _client_string(self, reactor: Any) -> str:
-        if len(self._where) == 1:
-            return self._where[0]
-        host, port = self._where
-        if self._family is not None:
-            host = await _resolved(reactor, host, self._family)
-        return utp_string(
-            host,
-            port,
-            timeout=None if self._wait_seconds is None else str(self._wait_seconds),
-            bindAddress=self._source,
-            localPort=None if self._source_port is None else str(self._source_port),
-        )
-
     async def _serve(self, reactor: Any) -> None:
         [text] = self._where
         if not is_endpoint_string(text):
-            interface = self._source or ("::" if self._family is IPv6Address else None)
-            text = utp_string(text, interface=interface)
+            text = utp_string(text, interface=self._source or interface_of(self._family))
         accepting = _Accepting(self)
         port = await server_endpoint(reactor, text).listen(accepting)
         self._remark(f"Listening on {named(port.getHost())}.", always=text.split(":")[1] == "0")
@@ -320,29 +305,3 @@ class _Program(ProcessProtocol):
         """Ask it to end."""
         with suppress(error.ProcessExitedAlready):
             self.transport.signalProcess("TERM")
-
-
-@implementer(IResolutionReceiver)
-class _Resolving:
-    """Takes the first address of a family."""
-
-    def __init__(self, host: str, found: Deferred[str]) -> None:
-        self._host = host
-        self._found = found
-
-    def resolutionBegan(self, resolution: Any) -> None:
-        """The addresses come next."""
-
-    def addressResolved(self, address: Any) -> None:
-        if not self._found.called:
-            self._found.callback(address.host)
-
-    def resolutionComplete(self) -> None:
-        if not self._found.called:
-            self._found.errback(error.DNSLookupError(f"{self._host} has no address of this family."))
-
-
-def _resolved(reactor: Any, host: str, family: Any) -> Deferred[str]:
-    found: Deferred[str] = Deferred()
-    reactor.nameResolver.resolveHostName(_Resolving(host, found), host, addressTypes=[family])
-    return found

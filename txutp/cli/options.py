@@ -1,4 +1,4 @@
-"""What several commands take: times, addresses, endpoint strings."""
+"""What several commands take: times, addresses, families of addresses, endpoint strings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from twisted.internet import error
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, quoteStringArgument, serverFromString
+from twisted.internet.interfaces import IResolutionReceiver
+from zope.interface import implementer
 
 from txutp.core.units import SECOND_US
 from txutp.endpoints import host_and_port
@@ -85,3 +90,71 @@ def named(address: Any) -> str:
     """Returns an address for people: a host and a port, or what else it is."""
     host = getattr(address, "host", None)
     return str(address) if host is None else host_and_port(host, address.port)
+
+
+# Families of addresses: -4 and -6
+
+
+def family_of(ipv4: bool, ipv6: bool) -> Any:
+    """Returns the family that ``-4`` or ``-6`` asks for as a class of addresses; None without either."""
+    if ipv4 and ipv6:
+        raise click.UsageError("-4 and -6 exclude each other.")
+    return IPv4Address if ipv4 else IPv6Address if ipv6 else None
+
+
+def interface_of(family: Any) -> str | None:
+    """Returns the interface to listen on for a family; None without one, for the endpoint to choose."""
+    return {IPv4Address: "0.0.0.0", IPv6Address: "::"}.get(family)
+
+
+async def client_string(
+    reactor: Any,
+    where: tuple[str, ...],
+    family: Any = None,
+    wait_seconds: float | None = None,
+    source: str | None = None,
+    source_port: int | None = None,
+) -> str:
+    """Returns the endpoint string for a host and a port; an endpoint string alone is returned as it is.
+
+    Raises ``DNSLookupError`` if the host has no address of the family.
+    """
+    if len(where) == 1:
+        return where[0]
+    host, port = where
+    if family is not None:
+        host = await resolved(reactor, host, family)
+    return utp_string(
+        host,
+        port,
+        timeout=None if wait_seconds is None else str(wait_seconds),
+        bindAddress=source,
+        localPort=None if source_port is None else str(source_port),
+    )
+
+
+def resolved(reactor: Any, host: str, family: Any) -> Deferred[str]:
+    """Fires with the first address of a host in a family; fails with ``DNSLookupError`` if it has none."""
+    found: Deferred[str] = Deferred()
+    reactor.nameResolver.resolveHostName(_Resolving(host, found), host, addressTypes=[family])
+    return found
+
+
+@implementer(IResolutionReceiver)
+class _Resolving:
+    """Takes the first address of a family."""
+
+    def __init__(self, host: str, found: Deferred[str]) -> None:
+        self._host = host
+        self._found = found
+
+    def resolutionBegan(self, resolution: Any) -> None:
+        """The addresses come next."""
+
+    def addressResolved(self, address: Any) -> None:
+        if not self._found.called:
+            self._found.callback(address.host)
+
+    def resolutionComplete(self) -> None:
+        if not self._found.called:
+            self._found.errback(error.DNSLookupError(f"{self._host} has no address of this family."))

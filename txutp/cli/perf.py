@@ -17,7 +17,8 @@ from txutp.cli.measurement.ping import Echo
 from txutp.cli.measurement.plot import NothingToDraw, draw
 from txutp.cli.measurement.server import Server, Session
 from txutp.cli.measurement.views import CompareView, Printer, SessionView, TestView
-from txutp.cli.measurement.wire import MAXIMUM_STREAMS, Broken, ProtocolError, Refused, Unanswered
+from txutp.cli.measurement.wire import MAXIMUM_STREAMS
+from txutp.cli.messages import Broken, ProtocolError, Refused, Unanswered
 from txutp.cli.options import DURATION, named, qlog_option, server_endpoint
 from txutp.cli.output import (
     EXIT_DIFFERENT,

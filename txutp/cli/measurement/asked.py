@@ -9,12 +9,7 @@ from typing import Any
 
 import click
 
-from txutp.cli.measurement.wire import (
-    LONGEST_BLOCK_BYTES,
-    LONGEST_TEST_SECONDS,
-    SHORTEST_INTERVAL_SECONDS,
-    Parameters,
-)
+from txutp.cli.measurement.wire import LONGEST_BLOCK_BYTES, LONGEST_TEST_SECONDS, SHORTEST_INTERVAL_SECONDS, Parameters
 from txutp.cli.options import client_endpoint, is_endpoint_string, utp_string
 from txutp.core.settings import Settings
 

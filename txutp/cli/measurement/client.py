@@ -12,16 +12,8 @@ from twisted.internet.endpoints import connectProtocol
 from txutp.cli.measurement.ends import LAST_WORDS_SECONDS, Control, Peer, Tell, Test
 from txutp.cli.measurement.results import CLIENT, Results
 from txutp.cli.measurement.streams import DataStream
-from txutp.cli.measurement.wire import (
-    NAME,
-    VERSION,
-    ProtocolError,
-    Refused,
-    Unanswered,
-    encode,
-    sentence_of,
-    token_of,
-)
+from txutp.cli.measurement.wire import NAME, VERSION, token_of
+from txutp.cli.messages import ProtocolError, Refused, Unanswered, encode, sentence_of
 
 LONGEST_BACKLOG = 16  # messages of a server that were not taken yet
 

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError
 from txutp.cli.measurement.client import Client
 from txutp.cli.measurement.ping import Pinger, percentile
 from txutp.cli.measurement.results import Interval, Results
-from txutp.cli.measurement.wire import Parameters, Refused
+from txutp.cli.measurement.wire import Parameters
+from txutp.cli.messages import Refused
 
 UTP, TCP = "utp", "tcp"
 PHASES = (("nothing", ()), ("uTP alone", (UTP,)), ("TCP alone", (TCP,)), ("both", (UTP, TCP)))

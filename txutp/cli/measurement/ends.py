@@ -19,16 +19,8 @@ from zope.interface import implementer
 from txutp.cli.measurement.clock import clock_of
 from txutp.cli.measurement.results import CLIENT, OTHER, Interval, Results
 from txutp.cli.measurement.streams import DataStream, use_settings
-from txutp.cli.measurement.wire import (
-    Broken,
-    Lines,
-    ProtocolError,
-    Sample,
-    Unanswered,
-    decode,
-    encode,
-    sentence_of,
-)
+from txutp.cli.measurement.wire import Sample
+from txutp.cli.messages import Broken, Lines, ProtocolError, Unanswered, decode, encode, sentence_of
 
 SETUP_SECONDS = 10.0  # for each answer before the test begins, and for each connection to be made
 DRAIN_SECONDS = 10.0  # for what is under way when a test of a given time has ended

@@ -10,7 +10,8 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from txutp.cli.measurement.wire import Parameters, ProtocolError, Sample, StreamSample
+from txutp.cli.measurement.wire import Parameters, Sample, StreamSample
+from txutp.cli.messages import ProtocolError
 
 CLIENT, SERVER = "client", "server"
 OTHER = {CLIENT: SERVER, SERVER: CLIENT}

@@ -12,20 +12,8 @@ from twisted.python.failure import Failure
 
 from txutp.cli.measurement.ends import LAST_WORDS_SECONDS, SETUP_SECONDS, Control, Peer, Tell, Test
 from txutp.cli.measurement.results import SERVER, Interval, Results
-from txutp.cli.measurement.wire import (
-    LONGEST_FIRST_LINE_BYTES,
-    TOKEN_BYTES,
-    Broken,
-    Lines,
-    Parameters,
-    ProtocolError,
-    Unanswered,
-    count,
-    decode,
-    encode,
-    greeting_of,
-    token_of,
-)
+from txutp.cli.measurement.wire import LONGEST_FIRST_LINE_BYTES, TOKEN_BYTES, Parameters, greeting_of, token_of
+from txutp.cli.messages import Broken, Lines, ProtocolError, Unanswered, count, decode, encode
 
 MAXIMUM_TESTS = 8  # that a server runs at once
 

@@ -6,104 +6,38 @@ The client begins with ``{"txutp-perf": 1, "test": {...}}``.  The server answers
 and data flow.  Meanwhile each end says ``{"sample": {...}}`` after each interval; the last one has the key ``ended``.
 Then the client closes the control stream.
 
-Everything that comes is checked here; ``ProtocolError`` has a sentence for people.
+Everything that comes is checked here and in ``messages.py``; ``ProtocolError`` has a sentence for people.
 """
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from txutp.cli.messages import (
+    LARGEST_COUNT,
+    ProtocolError,
+    checked,
+    count,
+    flag,
+    optional,
+    quantity,
+)
 from txutp.congestion import CONTROLLERS
 from txutp.core.settings import LIMITS, Settings
 
 NAME = "txutp-perf"
 VERSION = 1
 
-LONGEST_LINE_BYTES = 64 * 1024
 LONGEST_FIRST_LINE_BYTES = 4 * 1024
-LONGEST_SENTENCE_CHARACTERS = 200
 
 TOKEN_BYTES = 16
 MAXIMUM_STREAMS = 128
 LONGEST_BLOCK_BYTES = 1 << 20
 LONGEST_TEST_SECONDS = 7 * 24 * 3600.0
 SHORTEST_INTERVAL_SECONDS = 0.1
-LARGEST_COUNT = 1 << 62
-
-
-class ProtocolError(Exception):
-    """The other end says what this protocol has no place for."""
-
-
-class Refused(Exception):
-    """The server speaks the protocol and does not want the test; its sentence says why."""
-
-
-class Unanswered(Exception):
-    """The other end said nothing for too long."""
-
-
-class Broken(Exception):
-    """A connection ended before the test did."""
-
-
-def encode(message: dict[str, Any]) -> bytes:
-    """Returns the line of a message."""
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-
-
-def decode(line: bytes) -> dict[str, Any]:
-    """Returns the message of a line without its end; raises ``ProtocolError`` if there is none."""
-    try:
-        message = json.loads(line, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as problem:
-        raise ProtocolError("a line is no JSON") from problem
-    if not isinstance(message, dict):
-        raise ProtocolError("a line is no JSON object")
-    return message
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(name)
-
-
-class Lines:
-    """Cuts a stream into lines."""
-
-    def __init__(self, longest_bytes: int = LONGEST_LINE_BYTES) -> None:
-        self._longest_bytes = longest_bytes
-        self.rest = b""
-        """What came behind the last whole line."""
-
-    @classmethod
-    def behind(cls, lines: Lines) -> Lines:
-        """Returns what cuts the rest of a stream, whose first line was cut by others."""
-        new = cls()
-        new.rest = lines.rest
-        return new
-
-    def next(self, data: bytes = b"") -> bytes | None:
-        """Take these bytes; returns the next whole line without its end, or None.
-
-        Raises ``ProtocolError`` for a line that is too long."""
-        self.rest += data
-        line, end, behind = self.rest.partition(b"\n")
-        if len(line) > self._longest_bytes:
-            raise ProtocolError("a line is too long")
-        if not end:
-            return None
-        self.rest = behind
-        return line
-
-
-def sentence_of(message: dict[str, Any]) -> str:
-    """Returns the ``error`` of a message as text that a terminal may show."""
-    words = "".join(letter for letter in str(message["error"]) if letter.isprintable())
-    return words[:LONGEST_SENTENCE_CHARACTERS]
 
 
 def greeting_of(message: dict[str, Any]) -> dict[str, Any]:
@@ -113,35 +47,6 @@ def greeting_of(message: dict[str, Any]) -> dict[str, Any]:
     if message[NAME] != VERSION:
         raise ProtocolError(f"this end speaks version {VERSION} of the protocol of txutp perf, and not yours")
     return message
-
-
-# Checks of single values
-
-
-def count(value: Any, lowest: int = 0, highest: int = LARGEST_COUNT) -> int:
-    """Returns a whole number in a range."""
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise ProtocolError(f"this is no whole number from {lowest} to {highest}")
-    return value
-
-
-def quantity(value: Any, lowest: float = 0.0, highest: float = 1e15) -> float:
-    """Returns a finite number in a range."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value <= highest:
-        raise ProtocolError(f"this is no number from {lowest:g} to {highest:g}")
-    return float(value)
-
-
-def flag(value: Any) -> bool:
-    """Returns True or False."""
-    if not isinstance(value, bool):
-        raise ProtocolError("this is neither true nor false")
-    return value
-
-
-def optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Returns the check that lets None pass as well."""
-    return lambda value: None if value is None else check(value)
 
 
 def token_of(value: Any) -> str:
@@ -160,22 +65,6 @@ def _controller(value: Any) -> str:
 def _target(value: Any) -> int:
     lowest, highest = LIMITS["target_delay_us"]
     return count(value, lowest, highest or LARGEST_COUNT)
-
-
-def _checked(what: str, checks: dict[str, Callable[[Any], Any]], values: Any) -> dict[str, Any]:
-    """Returns the values that have checks; other ones may come from later versions."""
-    if not isinstance(values, dict):
-        raise ProtocolError(f"{what} is no JSON object")
-    for name in checks:
-        if name not in values:
-            raise ProtocolError(f"{what} has no {name}")
-    checked = {}
-    for name, check in checks.items():
-        try:
-            checked[name] = check(values[name])
-        except ProtocolError as problem:
-            raise ProtocolError(f"{what}: {name}: {problem}") from problem
-    return checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +125,7 @@ class Parameters:
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Parameters:
         """Returns what such a message asks for."""
-        parameters = cls(**_checked("the test", PARAMETERS, message.get("test")))
+        parameters = cls(**checked("the test", PARAMETERS, message.get("test")))
         try:
             Settings(**parameters.settings_changes)
         except ValueError as problem:
@@ -314,12 +203,12 @@ class Sample:
     @classmethod
     def from_message(cls, message: dict[str, Any], streams: int) -> Sample:
         """Returns the sample in a message, of a test with this number of streams."""
-        values = _checked("a sample", SAMPLE, message.get("sample"))
+        values = checked("a sample", SAMPLE, message.get("sample"))
         rows = values["streams"]
         if len(rows) != streams or any(len(row) != len(STREAM_SAMPLE) for row in rows):
             raise ProtocolError("a sample is not of this test")
-        checked = [_checked("a sample", STREAM_SAMPLE, dict(zip(STREAM_SAMPLE, row, strict=True))) for row in rows]
-        return cls(values["number"], values["seconds"], tuple(StreamSample(**row) for row in checked), values["ended"])
+        taken = [checked("a sample", STREAM_SAMPLE, dict(zip(STREAM_SAMPLE, row, strict=True))) for row in rows]
+        return cls(values["number"], values["seconds"], tuple(StreamSample(**row) for row in taken), values["ended"])
 
 
 def _rows(value: Any) -> list[list[Any]]:
