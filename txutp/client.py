@@ -36,9 +36,10 @@ from txutp.arguments import (
 from txutp.core.address import remote_of
 from txutp.core.admission import ConnectionRefused
 from txutp.core.batch import Address
-from txutp.core.connection import CLOSED, PORT_CLOSED, Connection
+from txutp.core.connection import Connection
 from txutp.core.flow import NEVER_US
 from txutp.core.settings import Settings
+from txutp.core.states import CLOSED, PORT_CLOSED
 from txutp.core.units import SECOND_US
 from txutp.errors import exception_for
 from txutp.protocol import UTPProtocol

@@ -6,18 +6,18 @@ import errno
 
 from twisted.internet import error
 
-from txutp.core import connection
+from txutp.core import states
 
 _EXCEPTIONS = {
-    connection.DONE: lambda: error.ConnectionDone(),
-    connection.ABORTED: lambda: error.ConnectionAborted(),
-    connection.RESET: lambda: error.ConnectionLost("the peer reset the connection"),
-    connection.REFUSED_BY_PEER: lambda: error.ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there"),
-    connection.TIMED_OUT: lambda: error.ConnectionLost("the peer does not answer any more"),
-    connection.CONNECT_TIMED_OUT: lambda: error.TimeoutError(string="the peer did not answer"),
-    connection.UNREACHABLE: lambda: error.NoRouteError(string="the network is unreachable"),
-    connection.PORT_CLOSED: lambda: error.ConnectionLost("the UDP port was closed"),
-    connection.FAILED: lambda: error.ConnectionLost("something in this program raised, as its log tells"),
+    states.DONE: lambda: error.ConnectionDone(),
+    states.ABORTED: lambda: error.ConnectionAborted(),
+    states.RESET: lambda: error.ConnectionLost("the peer reset the connection"),
+    states.REFUSED_BY_PEER: lambda: error.ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there"),
+    states.TIMED_OUT: lambda: error.ConnectionLost("the peer does not answer any more"),
+    states.CONNECT_TIMED_OUT: lambda: error.TimeoutError(string="the peer did not answer"),
+    states.UNREACHABLE: lambda: error.NoRouteError(string="the network is unreachable"),
+    states.PORT_CLOSED: lambda: error.ConnectionLost("the UDP port was closed"),
+    states.FAILED: lambda: error.ConnectionLost("something in this program raised, as its log tells"),
 }
 
 

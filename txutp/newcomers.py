@@ -17,8 +17,9 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from txutp.core.connection import CLOSED, PORT_CLOSED, Connection
+from txutp.core.connection import Connection
 from txutp.core.multiplexer import Multiplexer
+from txutp.core.states import CLOSED, PORT_CLOSED
 
 
 class Newcomers:

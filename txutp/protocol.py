@@ -24,7 +24,12 @@ from twisted.python.failure import Failure
 
 from txutp.core.admission import ConnectionRefused
 from txutp.core.batch import Address, Batch, ip_overhead_bytes
-from txutp.core.connection import (
+from txutp.core.connection import Connection
+from txutp.core.flow import NEVER_US
+from txutp.core.multiplexer import Multiplexer
+from txutp.core.parts import SmallPaths
+from txutp.core.settings import Settings
+from txutp.core.states import (
     ABORTED,
     CLOSED,
     CONNECTED,
@@ -34,12 +39,7 @@ from txutp.core.connection import (
     REFUSED_BY_PEER,
     SYN_SENT,
     UNREACHABLE,
-    Connection,
 )
-from txutp.core.flow import NEVER_US
-from txutp.core.multiplexer import Multiplexer
-from txutp.core.parts import SmallPaths
-from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 from txutp.environment import environment_of
 from txutp.newcomers import Newcomers

@@ -47,7 +47,8 @@ from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 from zope.interface import implementer
 
-from txutp.core.connection import CLOSED, DONE, Connection
+from txutp.core.connection import Connection
+from txutp.core.states import CLOSED, DONE
 from txutp.core.stats import ConnectionStats
 from txutp.errors import exception_for
 from txutp.protocol import UTPProtocol

@@ -14,7 +14,8 @@ from typing import Any
 from twisted.internet.interfaces import IReactorCore
 from twisted.protocols.policies import ProtocolWrapper
 
-from txutp.core.connection import ABORTED, DONE, PORT_CLOSED, Connection
+from txutp.core.connection import Connection
+from txutp.core.states import ABORTED, DONE, PORT_CLOSED
 from txutp.timers import Timer, call_later
 
 

@@ -17,10 +17,11 @@ import sys
 import time
 from collections.abc import Callable
 
-from txutp.core.connection import CONNECTED, Connection
+from txutp.core.connection import Connection
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.packet import HEADER, HEADER_BYTES, ST_DATA, ST_FIN, ST_RESET, ST_STATE, ST_SYN, encode_selective_ack
 from txutp.core.settings import Settings
+from txutp.core.states import CONNECTED
 
 PEER = ("10.0.0.9", 9)
 SYN_ID = 100

@@ -24,7 +24,8 @@ from benchmarks.ends.echo import Echo
 from benchmarks.ends.talk import Questions, Words, cpu_seconds, run
 from benchmarks.ends.transports import server
 from txutp import Settings, UTPProtocol
-from txutp.core.connection import CLOSED, CONNECTED, Connection
+from txutp.core.connection import Connection
+from txutp.core.states import CLOSED, CONNECTED
 
 STATUS = Path("/proc/self/status")
 

@@ -12,7 +12,7 @@ from twisted.internet import error
 
 from tests.conversations.program import ABORT, DESTROY, SECOND_US, SOCKETS
 from tests.conversations.speakers import Speaker
-from txutp.core.connection import CLOSED
+from txutp.core.states import CLOSED
 from txutp.protocol import UTPProtocol
 from txutp.socket.program import _going_on
 

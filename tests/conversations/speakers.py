@@ -21,7 +21,8 @@ from tests.conversations.program import (
     WRITE,
     Part,
 )
-from txutp.core.connection import CLOSED, Connection
+from txutp.core.connection import Connection
+from txutp.core.states import CLOSED
 
 # Of the pieces that are written one after the other, as parts of the usual size.
 SIZES_PERCENT = (100, 100, 7, 160, 33)

@@ -20,7 +20,7 @@ from tests.support import check_counts
 from txutp import Ledbat, LedbatPlusPlus, Settings, Shallow, UTPClientEndpoint, listenUTP
 from txutp.core.admission import ConnectionRefused
 from txutp.core.batch import Address
-from txutp.core.connection import CLOSED, CONNECTED, Connection
+from txutp.core.connection import Connection
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.packet import (
     HEADER_BYTES,
@@ -30,6 +30,7 @@ from txutp.core.packet import (
     parse_extensions_untrusted,
     parse_untrusted,
 )
+from txutp.core.states import CLOSED, CONNECTED
 from txutp.testing import Datagram, Link, Network
 
 CONTROLLERS = (Shallow, Ledbat, LedbatPlusPlus)

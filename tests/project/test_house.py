@@ -17,7 +17,18 @@ PACKAGE = ROOT / "txutp"
 # The floors, lowest first. A module imports only from floors below its own; two modules of one
 # floor do not know each other. A new module is written into this table, and nowhere else.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("core.batch", "core.dscp", "core.packet", "core.rare", "core.sequence", "core.stats", "core.turns", "core.units"),
+    (
+        "core.batch",
+        "core.dscp",
+        "core.due",
+        "core.packet",
+        "core.rare",
+        "core.sequence",
+        "core.states",
+        "core.stats",
+        "core.turns",
+        "core.units",
+    ),
     (
         "core.address",
         "core.congestion.capacity",
@@ -40,6 +51,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.gaps",),
     ("core.flow",),
     ("core.liveness",),
+    ("core.fitting",),
+    ("core.departures",),
     ("core.connection",),
     ("core.admission", "core.resting", "core.tracing"),
     ("core.multiplexer",),

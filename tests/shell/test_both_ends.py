@@ -8,10 +8,11 @@ import pytest
 
 from txutp.core.address import remote_of, with_local
 from txutp.core.batch import Address
-from txutp.core.connection import ABORTED, CLOSED, CONNECTED, SYN_SENT, Connection
+from txutp.core.connection import Connection
 from txutp.core.multiplexer import MAXIMUM_LOCALS, Multiplexer
 from txutp.core.packet import ST_DATA, ST_RESET, ST_STATE, ST_SYN, Packet
 from txutp.core.settings import Settings
+from txutp.core.states import ABORTED, CLOSED, CONNECTED, SYN_SENT
 
 PEER = ("192.0.2.1", 6881)
 SCOPED_PEER = ("fe80::1", 6881, 0, 3)

@@ -19,9 +19,9 @@ from twisted.internet.defer import gatherResults
 from tests.support import CLIENT, PORT, SERVER, Accepting, Stream, until
 from txutp import UTPClientEndpoint, listenUTP
 from txutp.core.batch import Batch
-from txutp.core.connection import CLOSED, CONNECTED, SYN_SENT
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.settings import Settings
+from txutp.core.states import CLOSED, CONNECTED, SYN_SENT
 from txutp.testing import Link, Network
 from txutp.udp.outbox import BUSY_PART, LONGEST_WAIT_US, MOST_GATHERED, SMALL_BYTES, Outbox
 

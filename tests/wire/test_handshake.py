@@ -23,9 +23,10 @@ from tests.support import (
 )
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.admission import ConnectionRefused
-from txutp.core.connection import DONE, Connection
+from txutp.core.connection import Connection
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.packet import ST_DATA, ST_FIN, ST_RESET, ST_STATE, ST_SYN
+from txutp.core.states import DONE
 from txutp.core.units import SECOND_US
 from txutp.protocol import LAST_PROOFS_US
 from txutp.testing import Datagram, Link, Network

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from txutp.core.connection import CONNECTED, TIMED_OUT, Connection
+from txutp.core.connection import Connection
 from txutp.core.settings import Settings
+from txutp.core.states import CONNECTED, TIMED_OUT
 from txutp.core.tombstones import Key
 from txutp.core.units import SECOND_US
 

@@ -27,8 +27,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from txutp.core.address import remote_of
-from txutp.core.batch import Address, Batch, Buffer, ip_overhead_bytes
+from txutp.core.batch import Address, ip_overhead_bytes
+from txutp.core.departures import BULK_RECEIVED_SEGMENTS, Departures
 from txutp.core.downlink import Downlink
+from txutp.core.due import ACK_DUE, FIN_ACK_DUE, KEEPALIVE_DUE, PROBE_DUE, RESET_DUE, SYN_ACK_DUE, SYN_DUE
 from txutp.core.flow import BULK_SEGMENTS, NEVER_US, Flow
 from txutp.core.liveness import (
     GIVE_UP,
@@ -37,82 +39,46 @@ from txutp.core.liveness import (
     PROBE,
     STALL_US,
     STREAM_SEGMENTS,
-    Liveness,
     Watch,
 )
 from txutp.core.memory import ReceiveMemory
-from txutp.core.mtu import MtuSearch
 from txutp.core.packet import (
-    BITS_BYTES,
-    EMPTY_SELECTIVE_ACK_BYTES,
-    EXTENSION_BITS,
     HEADER_BYTES,
     LARGE_WANTED,
     LARGE_WELCOME,
-    NO_EXTENSION,
-    SELECTIVE_ACK,
     ST_DATA,
     ST_FIN,
-    ST_RESET,
     ST_STATE,
-    ST_SYN,
     HeaderBlock,
-    encode_bits,
-    encode_header,
-    encode_padding,
-    encode_selective_ack,
 )
 from txutp.core.parts import (
-    LOOK_AGAIN_US,
     PARTS_WANTED,
     PARTS_WELCOME,
-    SMALLEST_DATAGRAM_BYTES,
-    BlackHoleSearch,
     PartJoiner,
     SmallPaths,
     bytes_of_segment,
-    encode_part,
 )
 from txutp.core.rare import Rare
 from txutp.core.receiving import DUPLICATE, EARLY, IN_ORDER, ReceiveBuffer
-from txutp.core.rtt import PROBE_MARGIN_US
-from txutp.core.sending import RUN_MAXIMUM_BYTES, Run
 from txutp.core.sequence import MASK16, MASK32, signed32, unwrap
-from txutp.core.settings import Settings, usual_datagram_bytes
+from txutp.core.settings import Settings
+from txutp.core.states import (
+    ABORTED,
+    CLOSED,
+    CONNECT_TIMED_OUT,
+    CONNECTED,
+    DONE,
+    MOVES,
+    REASON_NAMES,
+    REFUSED_BY_PEER,
+    RESET,
+    STATE_NAMES,
+    SYN_RECEIVED,
+    SYN_SENT,
+    TIMED_OUT,
+)
 from txutp.core.stats import ConnectionStats, StreamTotals
 from txutp.core.yielding import Yielding
-
-SYN_SENT, SYN_RECEIVED, CONNECTED, CLOSED = range(4)
-STATE_NAMES = ("SYN_SENT", "SYN_RECEIVED", "CONNECTED", "CLOSED")
-MOVES = {
-    SYN_SENT: (CONNECTED, CLOSED),
-    SYN_RECEIVED: (CONNECTED, CLOSED),
-    CONNECTED: (CLOSED,),
-    CLOSED: (),
-}
-
-# Why a connection is CLOSED.
-DONE, ABORTED, RESET, REFUSED_BY_PEER, TIMED_OUT, CONNECT_TIMED_OUT, UNREACHABLE, PORT_CLOSED, FAILED = range(9)
-REASON_NAMES = (
-    "DONE",
-    "ABORTED",
-    "RESET",
-    "REFUSED_BY_PEER",
-    "TIMED_OUT",
-    "CONNECT_TIMED_OUT",
-    "UNREACHABLE",
-    "PORT_CLOSED",
-    "FAILED",
-)
-
-# What has to be sent besides data; bits of `_due`.
-SYN_DUE, SYN_ACK_DUE, ACK_DUE, FIN_ACK_DUE, KEEPALIVE_DUE, RESET_DUE = (1 << bit for bit in range(6))
-
-# A probe of the peer's presence, see `liveness.py`.
-PROBE_DUE = 1 << 8
-
-# What a STATE said besides, in the note of its batch; nothing of it happened if the socket refuses the STATE.
-SHOWN, WELCOMED = (1 << bit for bit in range(6, 8))
 
 # libutp accepts acks that are so many packets older than what it knows; so reordered acks still count.
 ACK_SLACK = 3
@@ -120,8 +86,7 @@ ACK_SLACK = 3
 # A third SYN takes a fresh id: a libtorrent peer may hold a socket for the old one that rejects our acks.
 SYN_TRIES_PER_ID = 2
 
-# Every peer takes datagrams that fit one frame; larger ones are welcome only where a peer says so.
-ETHERNET_BYTES = 1_500
+# STATEs in which a peer hears that large datagrams are welcome.
 WELCOMES = 3
 
 # STATEs that answer an empty selective ack with one: as many as a path that loses every tenth packet needs.
@@ -132,15 +97,13 @@ FIN_TIMEOUTS = 3
 
 STATE_REPEATS = 5
 
-# So many packets came and no data of ours left: not a conversation.
-BULK_RECEIVED_SEGMENTS = 32
 BULK_ROUND_TRIP_US = 3_000
 
 # So many segments have come before it is watched how long they wait.
 WATCHED_SEGMENTS = 4
 
 
-class Connection(Liveness):
+class Connection(Departures):
     """A stream to one peer.  Attributes without underscore are there to be read."""
 
     # what no connection changes while it is up and ordinary, see rare.py
@@ -149,59 +112,25 @@ class Connection(Liveness):
     write_ignored = Rare(False)  # something was written behind our FIN, or behind the end
     released = Rare(False)  # the application has waited long enough: what goes on is only about our FIN
     _port_closed = Rare(False)  # an ICMP error said so when nothing but the ack of our FIN was missing
-    _fin_acknowledges_eof = Rare(False)  # the peer's FIN had arrived when ours left for the first time
     _syn_sent_us = Rare(0)
     _connect_deadline_us = Rare(NEVER_US)
     _update_backoff = Rare(0)
-    _black_hole: Rare[BlackHoleSearch | None] = Rare(None)  # made when a large segment is repeated more than once
     segments_early = Rare(0)  # something before these segments was lost, or overtaken
     keep_alive = Rare(False)  # the application wants keepalives, whatever the settings say; see set_keep_alive
 
     __slots__ = (
-        "_bulk_from",
-        "_closing",
         "_downlink",
-        "_due",
         "_handshake_deadline_us",
-        "_headers",
         "_linger_deadline_us",
-        "_link_mtu",
         "_look_from",
         "_parts",
-        "_peer_reads_extensions",
-        "_rare",
-        "_says",
-        "_shows",
-        "_swallows_bytes",
         "_unheard",
         "_update_deadline_us",
         "_watch",
-        "_welcomes",
-        "_yielding",
         "accepted",
-        "address",
-        "advertised_bytes",
         "bytes_received",
         "deadline_us",
-        "eof_sequence",
-        "fin_requested",
-        "fin_sequence",
-        "initial_sequence",
-        "initiator",
         "owner",
-        "receive_id",
-        "receiving",
-        "reply_us",
-        "scheduled_us",
-        "segments_received",
-        "segments_sent",
-        "send_id",
-        "sending",
-        "settings",
-        "small_paths",
-        "small_until_us",
-        "state",
-        "syn_sequence",
         "touched",
     )
 
@@ -776,339 +705,6 @@ class Connection(Liveness):
         elif self.state == SYN_RECEIVED and now_us >= self._handshake_deadline_us:
             self._close(TIMED_OUT)
         self._set_deadline()
-
-    # -- datagrams out --
-
-    def next_batch(self, now_us: int) -> Batch | None:
-        """The next datagrams to send, None when there is nothing to send now.
-
-        They count as sent.  A batch of several is valid until the next one of several is made, see ``batch.py``.
-        """
-        if self.state == CONNECTED:
-            sending = self.sending
-            batch = None
-            if sending.lost_segments or sending.probe_due:
-                batch = self._next_resend(now_us)
-            # new segments are smaller than those that go again in parts, and would take all of the window from them
-            repairs = self._swallows_bytes and sending.lost_segments
-            if batch is None and sending.unsent_bytes and not repairs:
-                if sending.unsent_bytes >= BULK_SEGMENTS * sending.segment_bytes:
-                    batch = self._next_probe(now_us)
-                if batch is None:
-                    batch = self._next_run(now_us)
-            if batch is None and self.fin_requested:
-                batch = self._next_fin(now_us)
-            if batch is not None:
-                return batch
-        due = self._due
-        if due:
-            return self._next_control(due, now_us)
-        # all timers are looked at again soon if one rings soon, and only those named here may have to ring sooner
-        if self.scheduled_us > now_us + PROBE_MARGIN_US or self._closing or self.sending.is_paced:
-            self._set_deadline()
-        return None
-
-    def refuse(self, batch: Batch, accepted: int) -> None:
-        """The socket took only the first ``accepted`` datagrams of a batch: the others were never sent.
-
-        It is the last batch that was not refused yet.
-        """
-        run: Run | None
-        due, run, index = batch.note
-        missing = batch.count - accepted
-        self.segments_sent -= missing
-        if not accepted:
-            self._due |= due & ~(SHOWN | WELCOMED)
-            if due & PROBE_DUE:
-                self._on_probe_refused()
-            self._shows += bool(due & SHOWN)
-            self._welcomes += bool(due & WELCOMED)
-        if run is None:
-            return
-        if run.is_fin and index < 0:
-            self.fin_sequence = None
-        self.sending.refuse(run, index, accepted)
-
-    def _next_resend(self, now_us: int) -> Batch | None:
-        """One lost segment: its number and payload as they were, everything else as of now."""
-        lost = self.sending.next_resend(now_us)
-        if lost is None:
-            return None
-        run, index = lost
-        payload = run.payloads[index]
-        if self._swallows_bytes and HEADER_BYTES + len(payload) > self._parts_datagram_bytes:
-            return self._give_parts(run, index, payload, now_us)
-        header = self._header(ST_FIN if run.is_fin else ST_DATA, run.first + index, now_us)
-        return self._give([header, payload] if payload else [header], 1, run, index, False, now_us)
-
-    @property
-    def _parts_datagram_bytes(self) -> int:
-        """The largest datagram that is known to arrive, on a path that swallows large ones."""
-        mtu = self.sending.mtu
-        return SMALLEST_DATAGRAM_BYTES if mtu is None else mtu.passed_bytes
-
-    def _give_parts(self, run: Run, index: int, payload: Buffer, now_us: int) -> Batch:
-        """One segment in parts, which the peer puts together."""
-        datagram_bytes = self._parts_datagram_bytes
-        step = datagram_bytes - HEADER_BYTES - EMPTY_SELECTIVE_ACK_BYTES - BITS_BYTES
-        header = bytearray(self._header(ST_DATA, run.first + index, now_us))
-        header[1] = SELECTIVE_ACK
-        header += encode_selective_ack(0, EXTENSION_BITS)
-        buffers: list[Buffer] = []
-        for offset in range(0, len(payload), step):
-            bits = encode_bits(encode_part(offset, len(payload)))
-            buffers += [bytes(header) + bits, payload[offset : offset + step]]
-        batch = self._give(buffers, len(buffers) // 2, run, index, False, now_us)
-        batch.datagram_bytes = datagram_bytes
-        return batch
-
-    def too_large(self, batch: Batch) -> None:
-        """The interface does not take the last batch, which was a probe of the path: it was never sent."""
-        assert self.sending.mtu is not None
-        self.sending.mtu.on_lost(certain=True)
-        self.refuse(batch, 0)
-
-    def path_takes(self, datagram_bytes: int) -> None:
-        """A router says that it takes no larger datagrams."""
-        if self.sending.mtu is not None:
-            self.sending.mtu.on_hint(datagram_bytes)
-
-    def _next_probe(self, now_us: int) -> Batch | None:
-        """A full packet with padding, to see whether the path carries it.
-
-        The peer may have to show first that it reads extensions; a STATE with an empty selective ack asks for it.
-        """
-        sending = self.sending
-        if sending.mtu is None and not self._begin_mtu_search():
-            return None
-        if self._swallows_bytes or self.small_until_us:
-            self._remember_path(self._parts_datagram_bytes, now_us)
-        probe = sending.next_probe(now_us)
-        if probe is None:
-            assert sending.mtu is not None
-            if sending.mtu.question_due:
-                sending.mtu.question_due = False
-                self._shows = 1
-                self._due |= ACK_DUE
-            return None
-        run, datagram_bytes = probe
-        header = bytearray(self._header(ST_DATA, run.first, now_us))
-        header[1] = SELECTIVE_ACK
-        header += encode_padding(datagram_bytes - HEADER_BYTES - run.total_bytes)
-        batch = self._give([bytes(header), run.payloads[0]], 1, run, -1, False, now_us)
-        batch.datagram_bytes = datagram_bytes
-        batch.dont_fragment = True
-        return batch
-
-    def _ask_behind_large(self, now_us: int) -> None:
-        """The first segment in flight is repeated once more: if it is large, ask the peer whether it takes parts."""
-        sequence, datagram_bytes, arrived = self.sending.stuck_segment()
-        if datagram_bytes <= SMALLEST_DATAGRAM_BYTES:
-            return
-        if self._black_hole is None:
-            self._black_hole = BlackHoleSearch()
-        if self._black_hole.on_stuck(sequence, arrived, self.sending.attempt):
-            self._says = PARTS_WANTED
-            self._due |= ACK_DUE
-
-    def _on_parts_welcome(self, now_us: int) -> None:
-        """The peer takes parts, and the answer may prove that the path swallows what is larger than it is."""
-        sending = self.sending
-        sequence, datagram_bytes, arrived = sending.stuck_segment()
-        if self._black_hole is None or not self._black_hole.on_answer(sequence, arrived):
-            return
-        if sending.mtu is not None or self._begin_mtu_search():
-            assert sending.mtu is not None
-            sending.mtu.peer_reads_extensions = True
-            sending.mtu.on_swallowed(SMALLEST_DATAGRAM_BYTES, datagram_bytes)
-        self._swallows_bytes = datagram_bytes
-        sending.on_swallowed(SMALLEST_DATAGRAM_BYTES, now_us)
-        self._remember_path(SMALLEST_DATAGRAM_BYTES, now_us)
-
-    def _remember_path(self, datagram_bytes: int, now_us: int) -> None:
-        """Tell other connections to the host what arrives there."""
-        if self.small_paths is None:
-            return
-        if datagram_bytes >= (self._swallows_bytes or usual_datagram_bytes(self.address[0])):
-            self._swallows_bytes = self.small_until_us = 0  # unlucky losses, or a better path
-            self.small_paths.forget(self.address[0])
-        else:
-            self.small_paths.remember(self.address[0], datagram_bytes, now_us)
-
-    def _remember_if_swallowed(self, now_us: int) -> None:
-        """The connection ends, because a segment never arrives.
-
-        If that is a large one and nothing large ever arrived, or the peer was heard meanwhile, the next connection to
-        the host begins with small ones.
-        """
-        sending = self.sending
-        _, datagram_bytes, _ = sending.stuck_segment()
-        never = sending.first_unacked == self.initial_sequence + self.initiator
-        if datagram_bytes > SMALLEST_DATAGRAM_BYTES and (never or self._last_received_us > now_us - sending.timeout_us):
-            # that is no proof, so the next one shall probe for larger ones at once
-            self._remember_path(SMALLEST_DATAGRAM_BYTES, now_us - LOOK_AGAIN_US)
-
-    def _begin_mtu_search(self) -> bool:
-        """Ask what the interface takes, and search from there; gives whether there is a search."""
-        if self.settings.maximum_datagram_bytes is not None:
-            return False
-        sending = self.sending
-        start_bytes = sending.segment_bytes + HEADER_BYTES
-        interface_bytes = usual_datagram_bytes(self.address[0]) if self.small_until_us else start_bytes
-        largest_bytes = ETHERNET_BYTES - ip_overhead_bytes(self.address)
-        link_bytes = self._link_mtu(self.address)
-        if link_bytes is not None:
-            interface_bytes = min(link_bytes - ip_overhead_bytes(self.address), RUN_MAXIMUM_BYTES)
-            start_bytes = min(start_bytes, interface_bytes)
-            sending.set_datagram_bytes(start_bytes)
-        sending.mtu = MtuSearch(
-            start_bytes, min(largest_bytes, interface_bytes), interface_bytes, self._peer_reads_extensions
-        )
-        if self.small_until_us:
-            sending.mtu.wait_until(self.small_until_us)
-        return True
-
-    def _next_run(self, now_us: int) -> Batch | None:
-        """New data."""
-        run = self.sending.next_run(now_us, self.fin_requested)
-        if run is None:
-            return None
-        header = self._header(ST_DATA, run.first, now_us)
-        # A persist probe has no room at the peer; and libtorrent reads no DATA that acknowledges its FIN.
-        is_read = run.total_bytes <= self.sending.peer_window_bytes and (self.eof_sequence is None or not self.at_eof)
-        count = run.count
-        if count == 1:
-            return self._give([header, run.payloads[0]], 1, run, -1, is_read, now_us)
-        buffers: list[Buffer] = [header] * (2 * count)
-        buffers[::2] = self._headers.fill(header, run.first, count)
-        buffers[1::2] = run.payloads
-        return self._give(buffers, count, run, -1, is_read, now_us)
-
-    def _next_fin(self, now_us: int) -> Batch | None:
-        """Our FIN, once everything before it was sent."""
-        sending = self.sending
-        if not self.fin_requested or self.fin_sequence is not None or sending.unsent_bytes:
-            return None
-        run = sending.next_fin(now_us)
-        self.fin_sequence = run.first
-        self._fin_acknowledges_eof = self.at_eof
-        if self._closing:
-            self._finish_if_done(now_us)
-        return self._give([self._header(ST_FIN, run.first, now_us)], 1, run, -1, True, now_us)
-
-    def _next_control(self, due: int, now_us: int) -> Batch:
-        """A packet without data: the most urgent of what is due."""
-        sequence = self.sending.next_sequence
-        if due & RESET_DUE:
-            self._due = 0
-            header = self._header(ST_RESET, sequence, now_us)
-            return self._give_control(RESET_DUE, header, now_us)
-        if due & SYN_DUE:
-            self._due &= ~SYN_DUE
-            # The SYN travels under our own id, and its ack means nothing.
-            header = encode_header(
-                ST_SYN, self.receive_id, now_us, 0, self.receiving.window_bytes, self.initial_sequence, 0
-            )
-            return self._give_control(SYN_DUE, header, now_us)
-        if due & SYN_ACK_DUE:
-            self._due &= ~SYN_ACK_DUE
-            header = encode_header(
-                ST_STATE,
-                self.send_id,
-                now_us,
-                self.reply_us,
-                self.receiving.window_bytes,
-                self.initial_sequence,
-                self.syn_sequence,
-            )
-            return self._give_control(SYN_ACK_DUE, header, now_us)
-
-        if due & PROBE_DUE:
-            # A number that the peer has, and not that of our FIN.  Nor the last one that it has: npm's utp keeps DATA
-            # with that, and delivers it in the place of a later packet.  But that of our SYN may be all that there is.
-            self._due &= ~PROBE_DUE
-            self._bulk_from = self.segments_received + BULK_RECEIVED_SEGMENTS
-            only_syn = self.initiator and self.sending.first_unacked == self.initial_sequence + 1
-            known = self.sending.first_unacked - (1 if only_syn else 2)
-            self._on_probe_sent(now_us)
-            return self._give_control(PROBE_DUE, self._header(ST_DATA, known, now_us) + b"\0", now_us)
-
-        # an ack; the keepalive is one that acknowledges one packet less (libutp)
-        if due & ACK_DUE or not due & FIN_ACK_DUE:
-            due &= ACK_DUE | KEEPALIVE_DUE
-        else:
-            assert self.fin_sequence is not None
-            sequence = self.fin_sequence
-            due = FIN_ACK_DUE
-        self._due &= ~due
-        behind = 1 if due == KEEPALIVE_DUE else 0
-        # The bits of a selective ack count from the ack, so one that is moved back carries none.
-        mask = self.receiving.selective_ack_mask() if self.receiving.early and not behind else 0
-        header = encode_header(
-            ST_STATE,
-            self.send_id,
-            now_us,
-            self.reply_us,
-            self._window_bytes(),
-            sequence,
-            self.receiving.next_sequence - 1 - behind,
-            SELECTIVE_ACK if mask or self._shows or self._welcomes or self._says else NO_EXTENSION,
-        )
-        if self._says:
-            # lost ones are asked, or answered, again
-            header += encode_selective_ack(mask, EXTENSION_BITS) + encode_bits(self._says)
-            self._says = b""
-            return self._give_control(due, header, now_us)
-        if self._welcomes:
-            self._welcomes -= 1
-            due |= WELCOMED
-            header += encode_selective_ack(mask, EXTENSION_BITS) + encode_bits(LARGE_WELCOME)
-        elif mask or self._shows:
-            header += encode_selective_ack(mask)
-        if self._shows:
-            self._shows -= 1
-            due |= SHOWN
-        return self._give_control(due, header, now_us)
-
-    def _header(self, kind: int, sequence: int, now_us: int) -> bytes:
-        """The header of a packet that carries the newest ack and window."""
-        window_bytes = self._window_bytes()
-        return encode_header(
-            kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, self.receiving.next_sequence - 1
-        )
-
-    def _window_bytes(self) -> int:
-        """The window to advertise: what the buffer has room for, or less if the peer shall yield."""
-        self.advertised_bytes = window_bytes = self.receiving.window_bytes
-        if self._yielding is None:
-            return window_bytes
-        return self._yielding.bound_bytes(window_bytes)
-
-    def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, is_read: bool, now_us: int) -> Batch:
-        """A batch with data; its ack makes a pending STATE needless, unless that one has more to tell.
-
-        A peer may drop a packet before it looks at the ack in it: libutp does so with DATA that it has already, and a
-        path does so with a probe that is too large.  ``is_read`` is False for such batches; a pending ack leaves in a
-        STATE besides.
-        """
-        due = self._due
-        if due and is_read and not self.receiving.early and not self._welcomes and not self._shows:
-            self._due = due & ~(ACK_DUE | KEEPALIVE_DUE)
-            due &= ACK_DUE | KEEPALIVE_DUE
-        else:
-            due = 0
-        self._last_sent_us = now_us
-        self.segments_sent += count
-        self._bulk_from = self.segments_received + BULK_RECEIVED_SEGMENTS
-        payload_bytes = run.total_bytes if run.count == 1 else run.segment_bytes
-        batch = Batch(self.address, buffers, count, HEADER_BYTES + payload_bytes, (due, run, index))
-        batch.alone = bool(self._swallows_bytes or self.small_until_us)
-        return batch
-
-    def _give_control(self, due: int, header: bytes, now_us: int) -> Batch:
-        self._last_sent_us = now_us
-        self.segments_sent += 1
-        return Batch(self.address, [header], 1, len(header), (due, None, -1))
 
     # -- handshake --
 

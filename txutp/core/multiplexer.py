@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from txutp.core.address import local_of, remote_of, with_local
 from txutp.core.admission import COOKIE, REMEMBER, Admission, ConnectionRefused, end_silent
 from txutp.core.batch import Address, Batch
-from txutp.core.connection import CONNECTED, DONE, FAILED, SYN_RECEIVED, TIMED_OUT, Connection
+from txutp.core.connection import Connection
 from txutp.core.cookies import EARLY, NOTHING, PROOF, SynCookies
 from txutp.core.downlink import Downlink
 from txutp.core.flow import NEVER_US
@@ -48,6 +48,7 @@ from txutp.core.resting import share_numbers
 from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
 from txutp.core.sequence import MASK16, MASK32
 from txutp.core.settings import Settings, usual_datagram_bytes
+from txutp.core.states import CONNECTED, DONE, FAILED, SYN_RECEIVED, TIMED_OUT
 from txutp.core.stats import PortCounters, StreamTotals
 from txutp.core.tombstones import Key, Tombstone, Tombstones
 from txutp.core.units import SECOND_US

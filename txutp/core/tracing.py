@@ -15,9 +15,10 @@ from math import isfinite
 from typing import Any
 
 from txutp.core.address import local_of
-from txutp.core.connection import CLOSED, REASON_NAMES, STATE_NAMES, Connection
+from txutp.core.connection import Connection
 from txutp.core.packet import HEADER_BYTES, NAMES, ST_DATA, ST_FIN, ST_SYN, Packet, parse_untrusted
 from txutp.core.sequence import unwrap
+from txutp.core.states import CLOSED, REASON_NAMES, STATE_NAMES
 
 Event = tuple[str, dict[str, Any]]
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from txutp.core.connection import CLOSED, Connection
+from txutp.core.connection import Connection
+from txutp.core.states import CLOSED
 from txutp.core.stats import ConnectionStats, PortCounters, StreamTotals
 from txutp.endpoints import host_and_port
 from txutp.openports import OpenPorts, open_ports_of

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.web.resource import Resource
 
-from txutp.core.connection import CLOSED, STATE_NAMES
+from txutp.core.states import CLOSED, STATE_NAMES
 from txutp.monitoring.figures import Monitor, connection_figures, monitor_of
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

@@ -15,7 +15,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from txutp.core.connection import CLOSED, Connection
+from txutp.core.connection import Connection
+from txutp.core.states import CLOSED
 from txutp.environment import environment_of
 from txutp.openports import open_ports_of
 from txutp.port import UTPPort

@@ -20,8 +20,9 @@ from typing import Any
 from twisted.logger import Logger
 
 from txutp.core.batch import Address, Batch, Buffer
-from txutp.core.connection import FAILED, SYN_SENT, UNREACHABLE, Connection
+from txutp.core.connection import Connection
 from txutp.core.multiplexer import Multiplexer
+from txutp.core.states import FAILED, SYN_SENT, UNREACHABLE
 from txutp.udp.marking import Marking
 
 # Smaller datagrams are gathered: acks, SYNs and FINs, and short messages.  For others the system call is not what costs
