@@ -31,8 +31,8 @@ from txutp.cli import main
 from txutp.cli.measurement.client import Client
 from txutp.cli.measurement.results import Results
 from txutp.cli.measurement.wire import LONGEST_FIRST_LINE_BYTES, Parameters, Sample, StreamSample
-from txutp.cli.measurement.wire import encode as line_of
 from txutp.cli.messages import LONGEST_LINE_BYTES
+from txutp.cli.messages import encode as line_of
 from txutp.cli.output import EXIT_DIFFERENT, EXIT_INTERRUPTED, EXIT_LOST, EXIT_TIMED_OUT, EXIT_UNCONNECTED
 from txutp.cli.perf import verdict
 
