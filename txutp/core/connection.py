@@ -665,6 +665,16 @@ class Connection(Departures):
         self.keep_alive = enabled
         self._set_deadline()
 
+    def use_settings(self, settings: Settings) -> None:
+        """Take other settings than those of the port, if next to nothing was sent and received yet.
+
+        Congestion control, in both directions, begins with the first packets that can tell something.
+        """
+        if self.sending.steering is None and self._yielding is None:
+            self.settings = settings
+            self.sending.use_settings(settings)
+            self._look_from = NEVER_US if settings.receive_target_delay_us is None else WATCHED_SEGMENTS
+
     def limit_window(self, limit_bytes: int) -> None:
         """Hold no more than this for the application, nor more than the settings say, and let the peer send no more."""
         self.receiving.capacity_bytes = capacity_bytes = min(limit_bytes, self.settings.receive_buffer_bytes)

@@ -150,6 +150,10 @@ class Flow(SendBuffer):
 
     # -- questions --
 
+    def use_settings(self, settings: Settings) -> None:
+        """Take other settings, before there is a congestion controller."""
+        self._settings = settings
+
     @property
     def burst_bytes(self) -> int:
         """How much data one batch carries at most."""

@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txutp.cli.measurement.wire import StreamSample
-from txutp.core.sequence import signed32
 
 # How often a paced stream writes, unless a block takes longer.
 PACE_SECONDS = 0.005
@@ -263,13 +262,10 @@ class DataStream:
 
 
 def use_settings(transport: Any, changes: dict[str, Any]) -> None:
-    """Let a uTP connection that has sent next to nothing send by other ``Settings`` than its port's or endpoint's.
-
-    A connection makes its controller when it sends more than a few packets; until then its settings may change.
-    """
+    """Let a uTP connection that has sent next to nothing go by other ``Settings`` than its port's or endpoint's."""
     connection = getattr(transport, "_connection", None)
-    if changes and connection is not None and connection.sending.steering is None:
-        connection.sending._settings = replace(connection.sending._settings, **changes)
+    if connection is not None:
+        connection.use_settings(replace(connection.settings, **changes))
 
 
 # What transports tell
@@ -284,16 +280,13 @@ def observe(transport: Any, written_bytes: int, before: StreamSample) -> StreamS
         stats = transport.stats()
         connection = transport._connection
         steering = connection.sending.steering
-        reverse_ms = None
-        if steering is not None and connection.reply_us:
-            reverse_ms = max(0, signed32(connection.reply_us - steering.delay.theirs.base_us)) / 1_000
         return StreamSample(
             sent_bytes=stats.bytes_acked,
             retransmitted_segments=stats.segs_retrans,
             cwnd_bytes=stats.cwnd,
             rtt_ms=stats.rtt or None,
             queue_delay_ms=stats.queue_delay if steering is not None else None,
-            reverse_queue_delay_ms=reverse_ms,
+            reverse_queue_delay_ms=stats.receive_queue_delay if steering is not None and connection.reply_us else None,
         )
     if _is_tcp(transport) and hasattr(socket, "TCP_INFO"):
         with suppress(OSError, AttributeError, struct.error):

@@ -110,8 +110,11 @@ class Parameters:
 
     @property
     def settings_changes(self) -> dict[str, Any]:
-        """The fields of ``Settings`` that the test asks for."""
-        changes: dict[str, Any] = {}
+        """The fields of ``Settings`` that the test asks for.
+
+        The sender's controller is measured, so no receiver holds it back.
+        """
+        changes: dict[str, Any] = {"receive_target_delay_us": None}
         if self.congestion is not None:
             changes["congestion"] = CONTROLLERS[self.congestion]
         if self.target_delay_us is not None:
