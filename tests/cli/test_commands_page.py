@@ -13,7 +13,7 @@ from tests.cli.test_dump import conversation, write
 from txutp.cli import main, output
 
 PAGE = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
-RECEIVE, SEND, HERE, THERE, DUMP = (
+RECEIVE_FILES, SEND_FILES, RECEIVE, SEND, HERE, THERE, DUMP = (
     text.strip() for text in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )
 
@@ -39,6 +39,24 @@ def test_a_file_is_sent(tmp_path: Path) -> None:
         ending.join(TIMEOUT_SECONDS)
 
     assert received == [(0, bytes(1_000_000))]
+
+
+def test_files_and_folders_are_sent(tmp_path: Path) -> None:
+    """The two commands for files, in a place that has what they name."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one").write_bytes(b"1")
+    (tmp_path / "debian.iso").write_bytes(b"2")
+    (tmp_path / "inbox").mkdir()
+    changes = {name: str(tmp_path / name) for name in ("photos", "debian.iso", "inbox")}
+    with (
+        Running(tmp_path, *words(RECEIVE_FILES, "0", **changes), "-s", "127.0.0.1") as receiver,
+        Running(tmp_path, *words(SEND_FILES, receiver.port(), **changes)) as sender,
+    ):
+        assert sender.end(b"") == receiver.end(b"") != (0, b"")
+        assert sender.process.returncode == 0
+
+    assert (tmp_path / "inbox" / "photos" / "one").read_bytes() == b"1"
+    assert (tmp_path / "inbox" / "debian.iso").read_bytes() == b"2"
 
 
 def test_connections_are_carried(tmp_path: Path) -> None:
@@ -76,7 +94,8 @@ def test_a_capture_is_shown(tmp_path: Path) -> None:
 
 def test_every_command_and_exit_code_is_there() -> None:
     """The tables have what the code has."""
-    shown = set(re.findall(r"^\| `txutp (\w+)`", PAGE, re.MULTILINE))
+    rows = "".join(re.findall(r"^\| (`txutp .*?) \|", PAGE, re.MULTILINE))
+    shown = set(re.findall(r"`txutp (\w+)`", rows))
     assert shown == {name for name, command in main.commands.items() if not command.hidden}
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
     assert codes == {0, 1, 2, *(value for name, value in vars(output).items() if name.startswith("EXIT_"))}

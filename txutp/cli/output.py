@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
+import textwrap
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from rich.console import Console
 from twisted.internet.task import react
 
 from txutp.cli.options import QLOG
@@ -19,12 +22,27 @@ EXIT_LOST = 4
 EXIT_TIMED_OUT = 5
 EXIT_UNCONNECTED = 6
 EXIT_UNREADABLE = 7
+EXIT_NOT_STORED = 8
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 def say(words: str) -> None:
-    """Print a line for people on standard error."""
-    click.echo(f"txutp: {words}", err=True)
+    """Print a sentence for people on standard error; a terminal gets it in lines that end between words."""
+    text = f"txutp: {words}"
+    if sys.stderr.isatty():
+        width = Console(stderr=True).width
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(text, err=True)
+
+
+def counted(number: int, name: str, plural: str | None = None) -> str:
+    """Returns a number with what is counted, like ``1 file`` or ``2 files``."""
+    return f"{number:,} {name if number == 1 else plural or name + 's'}"
+
+
+def cause(problem: BaseException | None) -> str:
+    """Returns why a connection ended, without what Twisted says in front of that for all of a kind."""
+    return str(problem.args[0] if problem is not None and problem.args else problem).rstrip(".")
 
 
 def give_up(problem: str, exit_code: int) -> NoReturn:
