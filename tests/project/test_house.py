@@ -32,7 +32,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "core.address",
         "core.congestion.capacity",
+        "core.congestion.crowd",
         "core.congestion.overload",
+        "core.congestion.rhythm",
         "core.cookies",
         "core.delay",
         "core.memory",

@@ -40,7 +40,7 @@ class Blocked:
         on_timer = self.utp._on_timer
 
         def counted() -> None:
-            self.rings += 1
+            self.rings += self.port.refusing
             assert self.rings <= MOST_RINGS, f"at {network.now_us} us"
             on_timer()
 

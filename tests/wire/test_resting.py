@@ -10,6 +10,7 @@ from tests.support import PORT, SERVER, Accepting, Pair
 from tests.wire.test_transfer import pattern
 from txutp import UTPClientEndpoint
 from txutp.core import multiplexer as multiplexer_module
+from txutp.core.congestion.crowd import Crowd
 from txutp.core.flow import Flow
 from txutp.core.rare import Rare
 from txutp.core.settings import Settings
@@ -77,7 +78,7 @@ def test_it_goes_on_after_a_rest(loss: float) -> None:
 
 
 def test_what_is_rare_takes_a_dictionary_while_it_is_changed() -> None:
-    flow = Flow(1, 1_000, Settings())
+    flow = Flow(1, 1_000, Settings(), Crowd())
     assert (flow.losses, flow._rare) == (0, None)
     flow.losses += 1
     flow.bytes_resent = 5

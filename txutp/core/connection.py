@@ -28,6 +28,7 @@ from typing import Any
 
 from txutp.core.address import remote_of
 from txutp.core.batch import Address, ip_overhead_bytes
+from txutp.core.congestion.crowd import Crowd
 from txutp.core.departures import BULK_RECEIVED_SEGMENTS, Departures
 from txutp.core.downlink import Downlink
 from txutp.core.due import ACK_DUE, FIN_ACK_DUE, KEEPALIVE_DUE, PROBE_DUE, RESET_DUE, SYN_ACK_DUE, SYN_DUE
@@ -147,6 +148,7 @@ class Connection(Departures):
         memory: ReceiveMemory,
         watch: Watch,
         downlink: Downlink,
+        crowd: Crowd,
     ) -> None:
         super().__init__()
         self._rare: dict[str, Any] | None = None
@@ -171,7 +173,7 @@ class Connection(Departures):
         self._closing = False  # the application is gone: incoming data is acknowledged and discarded
 
         # the stream, both ways
-        self.sending = Flow(initial_sequence, segment_bytes, settings)
+        self.sending = Flow(initial_sequence, segment_bytes, settings, crowd)
         self._headers = headers
         self._link_mtu = link_mtu
         self.reply_us = 0  # what we send back as timestamp difference; 0 until the peer's first timestamp

@@ -115,10 +115,12 @@ class Departures(Fitting):
         if self.state == CONNECTED:
             sending = self.sending
             batch = None
+            repairs = False
             if sending.lost_segments or sending.probe_due:
                 batch = self._next_resend(now_us)
-            # new segments are smaller than those that go again in parts, and would take all of the window from them
-            repairs = self._swallows_bytes and sending.lost_segments
+                # New segments are smaller than those that go again in parts, and would take all of the window from
+                # them.  And what goes again and waits for the pace comes first.
+                repairs = bool(self._swallows_bytes and sending.lost_segments) or sending.is_paced
             if batch is None and sending.unsent_bytes and not repairs:
                 if sending.unsent_bytes >= BULK_SEGMENTS * sending.segment_bytes:
                     batch = self._next_probe(now_us)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from txutp.core.congestion.crowd import Crowd
 from txutp.core.congestion.interface import Controller
 from txutp.core.congestion.steering import Steering
 from txutp.core.gaps import GapSearch
@@ -73,6 +74,7 @@ class Flow(SendBuffer):
 
     __slots__ = (
         "_burst_segments",
+        "_crowd",
         "_cut_marks",
         "_doubts_timeout",
         "_duplicate_acks",
@@ -106,10 +108,11 @@ class Flow(SendBuffer):
         "timeouts",
     )
 
-    def __init__(self, next_sequence: int, segment_bytes: int, settings: Settings) -> None:
+    def __init__(self, next_sequence: int, segment_bytes: int, settings: Settings, crowd: Crowd) -> None:
         super().__init__(next_sequence)
         self._rare: dict[str, Any] | None = None
         self._settings = settings
+        self._crowd = crowd  # the flows of the port
         self.segment_bytes = segment_bytes  # payload of a full packet
 
         # how much
@@ -233,6 +236,11 @@ class Flow(SendBuffer):
         return self._paced_until_us != NEVER_US
 
     @property
+    def _probe_is_held(self) -> bool:
+        """Whether a tail probe is due and waits for the pace, as all that a window below a segment sends."""
+        return self.probe_due and self._paced_until_us != NEVER_US
+
+    @property
     def _probe_deadline_us(self) -> int:
         """When the tail of what is in flight is probed: a few times in a row, and in back-off now and then.
 
@@ -240,7 +248,7 @@ class Flow(SendBuffer):
         so a path that loses one packet in ten would stand still most of the time with a small window.
         """
         round_trip = self.round_trip
-        if not round_trip.smoothed_us:
+        if not round_trip.smoothed_us or self._probe_is_held:
             return NEVER_US
         if self.timeouts:
             wait_us = max(RETRY_US, 2 * round_trip.smoothed_us)
@@ -486,6 +494,7 @@ class Flow(SendBuffer):
 
         ``heard_us`` is when the peer last said anything at all: one that answers and has no room is not gone.
         """
+        is_held = self._probe_is_held and self._probes == 1 and not self.timeouts
         self._paced_until_us = NEVER_US  # it will be asked for again
         if not self.outstanding:
             self._persist_due = self._persisting and now_us >= self._timer_started_us + self._persist_us
@@ -502,8 +511,8 @@ class Flow(SendBuffer):
                 self.probe_due = True
                 self.round_trip.unmeasured_probes += 1
             return False
-        if self.lost_segments and not self.flight_bytes:
-            # Our own socket takes nothing; that says nothing of the path.
+        if is_held or (self.lost_segments and not self.flight_bytes):
+            # Our own socket takes nothing, or the pace holds it back; that says nothing of the path.
             self._timer_started_us = now_us
             return False
 
@@ -542,11 +551,15 @@ class Flow(SendBuffer):
         """One lost segment, or the tail probe; it counts as sent again."""
         self._paced_until_us = NEVER_US
         lost = self.next_lost()
-        paced = False
+        if lost is None and not self.probe_due:
+            return None
+        paced = is_sparse = self.steering is not None and self.steering.is_sparse
         if self.probe_due:
+            if is_sparse and not self._paced_bytes(self.segment_bytes, now_us):
+                return None
             self.probe_due = False
-            lost = self._next_tail_probe(lost)
-        elif lost is not None and self.flight_bytes and not self._resend_forced:
+            lost = self._lose_oldest(now_us) if is_sparse and not self.timeouts else self._next_tail_probe(lost)
+        elif lost is not None and (is_sparse or (self.flight_bytes and not self._resend_forced)):
             size = lost[0].size_of(lost[1])
             if self.pipe_bytes + size > self.window_bytes:
                 return None
@@ -556,6 +569,8 @@ class Flow(SendBuffer):
             paced = True
         if lost is None:
             return None
+        if is_sparse and not (self.timeouts and self.flight_bytes):
+            self._timer_started_us = now_us  # it may have waited for longer than an answer takes
         run, index = lost
         self._resend_forced = False
         if run is self._mtu_probe:
@@ -569,6 +584,18 @@ class Flow(SendBuffer):
         if paced and self.steering is not None:
             self.steering.on_sent(size)  # what did not ask the pace leaves no debt to it
         return lost
+
+    def _lose_oldest(self, now_us: int) -> tuple[Run, int] | None:
+        """Give up the only segment in flight, for which no later one can speak."""
+        oldest = self.oldest_unacked()
+        assert self.steering is not None
+        if oldest is not None and not oldest[0].lost >> oldest[1] & 1:
+            self._cut_marks = (self.spurious_segments, self.given_up_segments)
+            self._recovery_sequence = self.next_sequence - 1
+            self.losses += 1
+            lost_bytes = self._give_up(oldest[0], 1 << oldest[1])
+            self.steering.on_loss(now_us, lost_bytes, True, False, self.round_trip.base_us)
+        return oldest
 
     def _next_tail_probe(self, lost: tuple[Run, int] | None) -> tuple[Run, int] | None:
         """The segment that a tail probe repeats: a lost one or the newest; the oldest where these may stay unanswered.
@@ -599,7 +626,7 @@ class Flow(SendBuffer):
         if not datagram_bytes:
             return None
         if self.window_bytes < WINDOW_DATAGRAMS * datagram_bytes or (
-            self._allowed_bytes(unsent_bytes, False) < segment_bytes
+            self._allowed_bytes(unsent_bytes, False, now_us) < segment_bytes
         ):
             search.on_unsent()
             return None
@@ -621,7 +648,7 @@ class Flow(SendBuffer):
         if not self.runs and steering is None and unsent_bytes <= self.segment_bytes <= self.peer_window_bytes:
             total_bytes = unsent_bytes  # a question or an answer, and nothing else under way
         else:
-            total_bytes = self._allowed_bytes(unsent_bytes, flush or self._flush or self.no_delay)
+            total_bytes = self._allowed_bytes(unsent_bytes, flush or self._flush or self.no_delay, now_us)
             steering = self.steering
         if total_bytes and steering is not None:
             total_bytes = self._paced_bytes(total_bytes, now_us)
@@ -719,12 +746,12 @@ class Flow(SendBuffer):
             self._persist_due = False
         self._last_sent_us = now_us
 
-    def _allowed_bytes(self, unsent_bytes: int, flush: bool) -> int:
+    def _allowed_bytes(self, unsent_bytes: int, flush: bool, now_us: int) -> int:
         """How much new data may leave now."""
         segment_bytes = self.segment_bytes
         flight_bytes = self.flight_bytes
         if self.steering is None and flight_bytes + unsent_bytes > SMALL_SEGMENTS * segment_bytes:
-            self.steering = Steering(self._settings, segment_bytes)
+            self.steering = Steering(self._settings, segment_bytes, self._crowd, now_us)
         window_bytes = self.window_bytes
         by_congestion = window_bytes - self.pipe_bytes
         room = min(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from txutp.core.address import local_of, remote_of, with_local
 from txutp.core.admission import COOKIE, REMEMBER, Admission, ConnectionRefused, end_silent
 from txutp.core.batch import Address, Batch
+from txutp.core.congestion.crowd import Crowd
 from txutp.core.connection import Connection
 from txutp.core.cookies import EARLY, NOTHING, PROOF, SynCookies
 from txutp.core.downlink import Downlink
@@ -113,6 +114,7 @@ class Multiplexer:
         self.small_paths = SmallPaths()  # the shell may let several ports share it
         self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
         self._closed_ports = ClosedPorts()
+        self._crowd = Crowd()
         self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet, by remote address
         self._locals: dict[str, None] = {}  # addresses of ours that connections have, if the socket has several
         self._deadlines: list[tuple[int, Address, int]] = []  # a heap; entries may be out of date
@@ -707,6 +709,7 @@ class Multiplexer:
             self.memory,
             self._watch,
             self.downlink,
+            self._crowd,
         )
         connection.limit_window(self.window_limit_bytes)
         connection.small_paths = self.small_paths

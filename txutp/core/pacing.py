@@ -30,6 +30,11 @@ class Pacer:
         self._updated_us = 0
         self.due_us = 0  # when the burst that was refused may leave; 0 if none was
 
+    def start(self, now_us: int) -> None:
+        """Begin without credit: the first packet waits for its turn, too."""
+        self._credit = 0.0
+        self._updated_us = now_us
+
     def allowance_bytes(
         self,
         now_us: int,
@@ -38,9 +43,10 @@ class Pacer:
         wanted_bytes: int,
         round_trip_us: int = 0,
         burst_us: int = BURST_US,
+        burst_segments: int = BURST_SEGMENTS,
     ) -> int:
         """How much may leave now; 0 unless it is a burst worth sending, or all that is wanted."""
-        burst = max(BURST_SEGMENTS * segment_bytes, bytes_per_second * burst_us / SECOND_US)
+        burst = max(burst_segments * segment_bytes, bytes_per_second * burst_us / SECOND_US)
         limit = burst
         if 0 < self.due_us < now_us:
             tolerated_us = max(LATENESS_US, min(LATENESS_SHARE * round_trip_us, LARGEST_LATENESS_US))

@@ -14,6 +14,11 @@ from txutp.core.rtt import RoundTrip
 # RFC 6817 2.4.2 MIN_CWND; with less, one lost packet can only be repaired by a timeout.
 MINIMUM_WINDOW_SEGMENTS = 2
 
+# In smaller windows whole segments are too coarse a measure: the pace alone keeps them, and each sample counts.
+SMALL_SEGMENTS = 4
+# In windows below this the pace says when a packet leaves, also one that is sent again.
+SPARSE_SEGMENTS = 1
+
 
 class Acknowledgement:
     """What one packet of the peer says of our data.
@@ -56,7 +61,11 @@ class Acknowledgement:
 
 
 class Controller(Protocol):
-    """The rules for how much may be in flight."""
+    """The rules for how much may be in flight.
+
+    A controller may also have a method ``join(crowd, now_us)``.  It is called once, before anything is sent, with what
+    the port knows of its flows (``crowd.py``).  Such a controller may choose windows below one segment.
+    """
 
     segment_bytes: int
     """Payload of a full packet; the connection sets it again when it learns the path's MTU."""

@@ -18,7 +18,9 @@ they reach in this project's own scenarios.  All updates are per acknowledgement
 from __future__ import annotations
 
 from txutp.core.congestion.capacity import VISIBLE_PACKETS, VISIBLE_SHARE, VISIBLE_US, Capacity
-from txutp.core.congestion.interface import Acknowledgement
+from txutp.core.congestion.crowd import Crowd
+from txutp.core.congestion.interface import SMALL_SEGMENTS, SPARSE_SEGMENTS, Acknowledgement
+from txutp.core.congestion.rhythm import next_beat_us, rest_us
 from txutp.core.units import SECOND_US
 
 TARGET_DELAY_US = 4_000
@@ -30,7 +32,6 @@ RATE_FALL = 0.02  # of the way down to what a flow delivers now, per round; up i
 HEADER_BYTES = 20
 
 INITIAL_WINDOW_SEGMENTS = 10
-FLOOR_SEGMENTS = 1
 TIMEOUT_WINDOW_SEGMENTS = 2
 TIMEOUT_THRESHOLD_SEGMENTS = 4
 
@@ -39,13 +40,18 @@ SLOW_START_EXIT = 0.75  # of the target
 SLOW_START_CARRIED = 0.9  # of what the path delivered is kept then
 
 GAIN_SEGMENTS = 0.5  # per round trip...
-LOSSY_GAIN = 1.5  # ...times this where packets get lost without a queue: the path's own losses need not starve a flow
+FULL_GAIN_SEGMENTS = 8  # ...in proportion to the mean window of the port's flows below this: fifty push as hard as one
+LARGEST_CATCH_UP = 8  # ...times up to this for a window below the mean, which has fewer acknowledgements
+LOSSY_GAIN = (
+    1.5  # ...times this, instead, where packets get lost without a queue: the path's own losses need not starve a flow
+)
 EMPTY_SHARE = 0.125  # of the target; a shorter delay is no queue
 CONTESTED_US = 5_000_000  # ...but for so long after packets waited and one was lost: somebody else wants the queue
 INCREASE = 0.25  # of window times distance from the target, relative to the round trip
 CAUTIOUS_INCREASE = 0.05  # of the window per round trip while losses are recent
 LARGEST_INCREASE = 0.5  # of the window per round trip: with next to no round trip any distance is large
 DECREASE = 1.0
+SPARSE_DECREASE = 0.5  # below one segment, because a sample is several round trips old there
 LARGEST_DECREASE = 0.5  # of the window per round trip
 QUIET_ROUNDS = 2  # after so many round trips with half the target or less, growth doubles with each...
 LOSSLESS_ROUNDS = 30  # ...unless something was lost lately
@@ -59,11 +65,8 @@ LEAST_LOSS_FACTOR = 0.5
 SLOW_START_LOSS = 0.1  # of the window may be lost on an empty queue without an end of slow start
 
 FIRST_SLOWDOWN_ROUND_TRIPS = 2
-SLOWDOWN_INTERVAL_US = 2_500_000
-SLOWDOWN_INTERVAL_ROUND_TRIPS = 40
-SLOWDOWN_ROUND_TRIPS = 1.5
+SLOWDOWN_INTERVAL_ROUND_TRIPS = 30  # at least
 SLOWDOWN_DIVISOR = 4
-SLOWDOWN_LEAST_SEGMENTS = 4  # a smaller window has no queue of its own to drain
 
 # A delay that does not move while we send next to nothing is not a queue: the route has changed.
 LEARN_US = 5_000_000
@@ -85,12 +88,14 @@ class Shallow:
         "_bucket_started_us",
         "_capacity",
         "_contested_until_us",
+        "_crowd",
         "_cut_us",
         "_delay_us",
         "_learn_high_us",
         "_learn_low_us",
         "_learn_samples",
         "_learn_started_us",
+        "_least_segments",
         "_lossless_rounds",
         "_noise_us",
         "_previous_minimum_us",
@@ -129,6 +134,8 @@ class Shallow:
         self._cut_us = -1  # when the window was cut; packets sent before tell nothing of its effect
         self._contested_until_us = 0  # no constant growth before
         self._capacity = Capacity()
+        self._crowd: Crowd | None = None
+        self._least_segments = 1.0
 
         # queue delay: the smallest of this and the last bucket of half a round trip
         self._delay_us = 0
@@ -166,6 +173,12 @@ class Shallow:
     @property
     def window_bytes(self) -> int:
         return int(self._window)
+
+    def join(self, crowd: Crowd, now_us: int) -> None:
+        """Be one of the flows of a port: begin with what they have, or with a part of what all begin with."""
+        self._crowd = crowd
+        self._window = crowd.enter(now_us, INITIAL_WINDOW_SEGMENTS * self.segment_bytes)
+        self._least_segments = crowd.least_segments
 
     # -- facts --
 
@@ -211,7 +224,7 @@ class Shallow:
             self._set_target()
         kept = capacity.keep(now_us, lost_bytes, self.segment_bytes)
         if self.slow_start:
-            tolerated = max(self.segment_bytes, SLOW_START_LOSS * self._window)
+            tolerated = max(SLOW_START_LOSS * self._window, 0 if self._is_small else self.segment_bytes)
             if self._delay_us < self.wanted_delay_us / 2 and self._round_lost_bytes <= tolerated:
                 return
             self._remember_cut(now_us)
@@ -220,7 +233,9 @@ class Shallow:
             self._remember_cut(now_us)
             factor = self._loss_factor()
             self._saved_window *= factor
-            self._set_window(self._window * factor)
+            # losses alone, without a queue, leave a segment: with less, only time can tell of the next one
+            least = min(self._window, self.segment_bytes) if waited_us < self.target_delay_us else 0.0
+            self._set_window(max(self._window * factor, least))
         if kept < self._window:
             self._set_window(kept)
         self._saved_window = min(self._saved_window, kept)
@@ -228,15 +243,20 @@ class Shallow:
     def on_timeout(self, now_us: int) -> None:
         # RFC 5681 3.1: the threshold is held while what left again is lost again
         window = self._saved_window or self._window
-        least = TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes
-        if window > least:
+        least = float(TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes)
+        first = not self.slow_start or self._threshold == float("inf")
+        if window > least or (first and window > self._least_segments * self.segment_bytes):
             self._remember_cut(now_us)
-        if window > least or not self.slow_start or self._threshold == float("inf"):
+        if window < least:
+            least = window / 2
+            if first:
+                self._threshold = window
+        elif window > least or first:
             self._threshold = max(window / 2, float(TIMEOUT_THRESHOLD_SEGMENTS * self.segment_bytes))
         self._bucket_minimum_us = self._previous_minimum_us = -1
         self._delay_us = 0
         self._saved_window = 0.0
-        self._window = float(TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes)
+        self._set_window(least)
         self._lossless_rounds = 0
         self.slow_start = True
 
@@ -270,7 +290,7 @@ class Shallow:
         elif self._window >= self._threshold:
             self._begin_steering(ack.now_us)
         elif ack.window_limited:
-            self._window += SLOW_START_GAIN * ack.acked_bytes
+            self._window += SLOW_START_GAIN * min(ack.acked_bytes, self._window)
 
     def _leave_slow_start(self, now_us: int, window: float, share: float = 1.0) -> None:
         """Go on with what the path has delivered, but with no less than half."""
@@ -290,16 +310,14 @@ class Shallow:
         delay_us = self._delay_us
         target_us = self.target_delay_us
         share = min(ack.acked_bytes / window, 1.0)
-        gain = GAIN_SEGMENTS * self.segment_bytes if ack.now_us >= self._contested_until_us else 0.0
-        if self._lossless_rounds <= LOSSLESS_ROUNDS and delay_us < EMPTY_SHARE * target_us:
-            gain *= LOSSY_GAIN
+        gain = self._gain(delay_us) if ack.now_us >= self._contested_until_us else 0.0
         distance = (target_us - delay_us) / max(self.base_us + delay_us, 1)
         if distance >= 0:
             if not ack.window_limited:
                 return  # what was never tried is not known to be free
             lossless = self._lossless_rounds > LOSSLESS_ROUNDS
             suspect = self._capacity.is_suspect(ack.now_us)
-            if lossless and self._quiet_rounds > QUIET_ROUNDS:
+            if lossless and self._quiet_rounds > QUIET_ROUNDS and not self._is_small:
                 accelerated = gain * 2.0 ** min(self._quiet_rounds - QUIET_ROUNDS, 40)
                 gain = max(gain, min(accelerated, (CAUTIOUS_INCREASE if suspect else LARGEST_ACCELERATION) * window))
             largest = LARGEST_INCREASE if lossless and not suspect else CAUTIOUS_INCREASE
@@ -308,15 +326,46 @@ class Shallow:
             return
         if ack.sent_us <= self._cut_us or self._is_stale(ack):
             return  # the last cut does not show yet
-        change = gain - min(LARGEST_DECREASE, -DECREASE * distance) * window
+        decrease = DECREASE if window >= SPARSE_SEGMENTS * self.segment_bytes else SPARSE_DECREASE
+        change = gain - min(LARGEST_DECREASE, -decrease * distance) * window
         self._set_window(window + share * change)
+
+    def _gain(self, delay_us: int) -> float:
+        """The constant growth in a round trip, in bytes: the same for all small windows of a port.
+
+        So small flows come to have equal windows, and all of them together push no harder than one.  A flow below the
+        mean, with acknowledgements as rare as its packets, makes up for that.
+        """
+        window = self._window
+        segment_bytes = self.segment_bytes
+        gain = GAIN_SEGMENTS * segment_bytes
+        if self._lossless_rounds <= LOSSLESS_ROUNDS and delay_us < EMPTY_SHARE * self.target_delay_us:
+            if window >= SPARSE_SEGMENTS * segment_bytes:
+                return gain * LOSSY_GAIN
+        elif window >= FULL_GAIN_SEGMENTS * segment_bytes:
+            return gain
+        gain *= self._usual_share(FULL_GAIN_SEGMENTS)
+        if window < SPARSE_SEGMENTS * segment_bytes and self._crowd is not None:
+            gain *= min(max(self._crowd.mean_window_bytes / window, 1.0), LARGEST_CATCH_UP)
+        return gain
 
     def _is_stale(self, ack: Acknowledgement) -> bool:
         """Whether the delay is of long ago: while lost packets are sent again nothing is measured."""
         return ack.now_us - self._sampled_us > STALE_ROUND_TRIPS * ack.round_trip.smoothed_us
 
     def _set_window(self, window: float) -> None:
-        self._window = max(window, float(FLOOR_SEGMENTS * self.segment_bytes))
+        self._window = max(window, self._least_segments * self.segment_bytes)
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether it is one of the small windows of a crowd, which the pace keeps."""
+        return self._least_segments < 1 and self._window < SMALL_SEGMENTS * self.segment_bytes
+
+    def _usual_share(self, segments: float) -> float:
+        """The mean window of a crowd's flows as a share of so many segments, at most 1; without others it is 1."""
+        if self._least_segments == 1 or self._crowd is None:
+            return 1.0
+        return min(self._crowd.mean_window_bytes / (segments * self.segment_bytes), 1.0)
 
     def _remember_cut(self, now_us: int) -> None:
         self._before_cut = (self._window, self.slow_start, self._saved_window)
@@ -348,12 +397,12 @@ class Shallow:
     # -- the slowdown --
 
     def _begin_slowdown(self, now_us: int, smoothed_us: int) -> None:
-        if self._window <= SLOWDOWN_LEAST_SEGMENTS * self.segment_bytes:
-            self._slowdown_us = now_us + self._slowdown_interval_us(now_us, smoothed_us)
+        if self._window <= SMALL_SEGMENTS * self.segment_bytes:  # in a crowd the pace makes it rest
+            self._slowdown_us = self._next_slowdown_us(now_us, smoothed_us)
             return
         self._saved_window = self._window
         self._window = max(self._window / SLOWDOWN_DIVISOR, 2.0 * self.segment_bytes)
-        self._slowdown_us = now_us + int(SLOWDOWN_ROUND_TRIPS * smoothed_us)
+        self._slowdown_us = now_us + rest_us(smoothed_us)
         self._cut_us = now_us
 
     def _end_slowdown(self, now_us: int, smoothed_us: int, measured: bool) -> None:
@@ -368,15 +417,13 @@ class Shallow:
             self._capacity.on_calm()
         self._set_target()
         self._window, self._saved_window = self._saved_window, 0.0
-        self._slowdown_us = now_us + self._slowdown_interval_us(now_us, smoothed_us)
+        self._slowdown_us = self._next_slowdown_us(now_us, smoothed_us)
         self._bucket_minimum_us = self._previous_minimum_us = -1
         self._cut_us = now_us
 
-    def _slowdown_interval_us(self, now_us: int, smoothed_us: int) -> int:
-        """Until the next one; 20 % more or less, so that flows do not stay in step."""
-        interval_us = max(SLOWDOWN_INTERVAL_US, SLOWDOWN_INTERVAL_ROUND_TRIPS * smoothed_us)
-        # the last digits of the time are as good as a die
-        return int(interval_us * (0.8 + 0.4 * (now_us * 40_503 % 65_536) / 65_536))
+    def _next_slowdown_us(self, now_us: int, smoothed_us: int) -> int:
+        """When the next one begins: at the same moment as those of all flows of this host."""
+        return next_beat_us(now_us, SLOWDOWN_INTERVAL_ROUND_TRIPS * smoothed_us)
 
     # -- what is measured --
 
@@ -388,7 +435,9 @@ class Shallow:
         self._average_us += (sample_us - self._average_us) / 16
         self._learn(now_us, sample_us)
 
-        if self._bucket_acks >= BUCKET_ACKS and now_us - self._bucket_started_us >= smoothed_us // 2:
+        # with a packet or two in a round trip, the delay before the last one is of long ago
+        few = self._is_small and not self._saved_window
+        if self._bucket_acks >= (1 if few else BUCKET_ACKS) and now_us - self._bucket_started_us >= smoothed_us // 2:
             self._previous_minimum_us = self._bucket_minimum_us
             self._bucket_minimum_us = -1
             self._bucket_acks = 0
@@ -397,7 +446,9 @@ class Shallow:
         if self._bucket_minimum_us < 0 or sample_us < self._bucket_minimum_us:
             self._bucket_minimum_us = sample_us
         previous_us = self._previous_minimum_us
-        delay_us = self._bucket_minimum_us if previous_us < 0 else min(self._bucket_minimum_us, previous_us)
+        delay_us = self._bucket_minimum_us
+        if 0 <= previous_us < delay_us and not few:
+            delay_us = previous_us
         self._delay_us = delay_us
 
         if delay_us > self._round_delays[0]:
@@ -417,6 +468,8 @@ class Shallow:
         if self._quiet:
             self._quiet_rounds += 1
         self._quiet = True
+        if self._crowd is not None:
+            self._least_segments = self._crowd.least_segments
         self._set_target()
 
     def _set_target(self) -> None:
@@ -429,7 +482,9 @@ class Shallow:
         target_us = self.wanted_delay_us + min(self._noise_us, NOISE_LIMIT_US)
         if self._slow_maximum:
             packets_us = TARGET_PACKETS * (self.segment_bytes + HEADER_BYTES) * SECOND_US / self._slow_maximum
-            target_us = max(target_us, min(packets_us, TARGET_PACKETS_LIMIT_US))
+            # many small flows are like one with as many times the rate
+            more_us = self._usual_share(SMALL_SEGMENTS) * (TARGET_PACKETS_LIMIT_US - self.wanted_delay_us)
+            target_us = max(target_us, min(packets_us, self.wanted_delay_us + more_us))
         self.target_delay_us = max(int(self._capacity.limit_target(target_us, self._noise_us)), 1)
 
     # -- a new route --

@@ -7,36 +7,89 @@ delays for the controller; ``paced_bytes`` says how much of what the window allo
 from __future__ import annotations
 
 from txutp.core.bursts import Bursts
-from txutp.core.congestion.interface import Acknowledgement, Controller
+from txutp.core.congestion.crowd import Crowd
+from txutp.core.congestion.interface import SMALL_SEGMENTS, SPARSE_SEGMENTS, Acknowledgement, Controller
 from txutp.core.congestion.overload import Overload
+from txutp.core.congestion.rhythm import BEAT_US, rest_us
 from txutp.core.delay import PathDelay
-from txutp.core.pacing import Pacer
+from txutp.core.pacing import BURST_SEGMENTS, Pacer
 from txutp.core.rate import DeliveryRate
 from txutp.core.rtt import RoundTrip
 from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 
+# A controller that does not pace is paced below so many segments.
+SMALL_UNPACED_SEGMENTS = 2
+
 
 class Steering:
     """The controller of one flow, and what it is told."""
 
-    __slots__ = ("_pacer", "bursts", "controller", "delay", "delivery", "overload", "queue_delay_us")
+    __slots__ = (
+        "_beat",
+        "_count_due_us",
+        "_crowd",
+        "_pacer",
+        "_small_segments",
+        "bursts",
+        "controller",
+        "delay",
+        "delivery",
+        "overload",
+        "queue_delay_us",
+    )
 
-    def __init__(self, settings: Settings, segment_bytes: int) -> None:
+    def __init__(self, settings: Settings, segment_bytes: int, crowd: Crowd, now_us: int) -> None:
         self.controller: Controller = settings.congestion(
             segment_bytes=segment_bytes, target_delay_us=settings.target_delay_us
         )
+        join = getattr(self.controller, "join", None)
+        if join is not None:
+            join(crowd, now_us)
+        self._crowd = crowd
+        self._count_due_us = 0  # when the crowd shall hear of the window again
+        self._small_segments = 0  # in a crowd the pace alone keeps a window below so many
+        self._look_around()
+        self._beat = 0  # the last one at which the pace alone kept the window
         self.delay = PathDelay()
         self.delivery = DeliveryRate()
         self.overload = Overload()
         self.bursts = Bursts()
         self.queue_delay_us = 0  # the last sample, by both signals
         self._pacer = Pacer() if self.controller.pacing_gain else None
+        if self._is_small:
+            self._pacer = self._pacer or Pacer()
+            self._pacer.start(now_us)
 
     @property
     def window_bytes(self) -> int:
-        """How much may be in flight."""
-        return self.controller.window_bytes
+        """How much may be in flight: the window, or the whole segments that a small one has begun."""
+        controller = self.controller
+        window_bytes = controller.window_bytes
+        segment_bytes = controller.segment_bytes
+        if window_bytes < self._small_segments * segment_bytes:
+            return -(-window_bytes // segment_bytes) * segment_bytes
+        return window_bytes
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether the pace alone keeps the window."""
+        controller = self.controller
+        return controller.window_bytes < self._small_segments * controller.segment_bytes
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the window is less than a segment, so that what is sent again waits for the pace, too."""
+        controller = self.controller
+        return controller.window_bytes < min(self._small_segments, SPARSE_SEGMENTS) * controller.segment_bytes
+
+    def _look_around(self) -> None:
+        """See whether there is a crowd, of which the controller knows."""
+        controller = self.controller
+        if self._crowd.flows > 1 and hasattr(controller, "join"):
+            self._small_segments = SMALL_SEGMENTS if controller.pacing_gain else SMALL_UNPACED_SEGMENTS
+        else:
+            self._small_segments = 0
 
     @property
     def due_us(self) -> int:
@@ -50,7 +103,14 @@ class Steering:
         if not round_trip.smoothed_us:
             return limit
         controller = self.controller
-        rate = controller.pacing_gain * controller.window_bytes * SECOND_US / round_trip.smoothed_us
+        window_bytes = controller.window_bytes
+        if window_bytes < self._small_segments * controller.segment_bytes:
+            # The round trip of now: the smoothed one lags by eight samples, and with a packet in a round trip windows
+            # and queue would swing.  Where even samples are rare, the last one is old, and counts for less.
+            weight = min(window_bytes / controller.segment_bytes, 1.0)
+            rate = window_bytes * SECOND_US / (round_trip.base_us + weight * self.queue_delay_us)
+        else:
+            rate = controller.pacing_gain * window_bytes * SECOND_US / round_trip.smoothed_us
         return min(rate, limit) if rate and limit else rate or limit
 
     def limited_by_window(self, round_trip: RoundTrip) -> bool:
@@ -75,6 +135,9 @@ class Steering:
             one_way_us = self.delay.on_difference(difference_us, full_size_us, now_us)
             self.queue_delay_us = both_ways_us if one_way_us is None else min(one_way_us, both_ways_us)
         controller = self.controller
+        if now_us >= self._count_due_us:
+            self._count_due_us = self._crowd.count(now_us, controller.window_bytes, controller.segment_bytes)
+            self._look_around()
         if self.overload.on_ack(now_us, acked_bytes, round_trip.smoothed_us, controller.segment_bytes):
             self.bursts.on_interval()
         rate = self.delivery.on_ack(now_us, acked_bytes, sent_us, round_trip.smoothed_us, controller.segment_bytes)
@@ -97,21 +160,41 @@ class Steering:
         """How much of it may leave now: all, or whole segments.  If nothing, ``due_us`` says when to ask again."""
         pacer = self._pacer
         overload = self.overload
+        small = self._is_small
         if pacer is None:
-            if not overload.rate_limit:
+            if not overload.rate_limit and not small:
                 return wanted_bytes
             pacer = self._pacer = Pacer()
-        elif not self.controller.pacing_gain and not overload.rate_limit:
+        elif not self.controller.pacing_gain and not overload.rate_limit and not small:
             return wanted_bytes
         bytes_per_second = self.pacing_rate(round_trip)
         if not bytes_per_second:
             return wanted_bytes
+        if small:
+            self._rest(now_us, bytes_per_second, round_trip)
         allowed_bytes = pacer.allowance_bytes(
-            now_us, bytes_per_second, segment_bytes, wanted_bytes, round_trip.smoothed_us, self.bursts.burst_us
+            now_us,
+            bytes_per_second,
+            segment_bytes,
+            wanted_bytes,
+            round_trip.smoothed_us,
+            self.bursts.burst_us,
+            1 if small else BURST_SEGMENTS,
         )
         if allowed_bytes >= wanted_bytes:
             return wanted_bytes
         return allowed_bytes // segment_bytes * segment_bytes
+
+    def _rest(self, now_us: int, bytes_per_second: float, round_trip: RoundTrip) -> None:
+        """Charge a rest to the pace at each beat: nothing leaves in it, and all that follows is later by as much.
+
+        So the packets of many small flows are as far apart after the rest as before it.
+        """
+        beat = now_us // BEAT_US
+        if beat == self._beat + 1:
+            assert self._pacer is not None
+            self._pacer.on_sent(int(bytes_per_second * rest_us(round_trip.smoothed_us) / SECOND_US))
+        self._beat = beat
 
     def on_sent(self, sent_bytes: int) -> None:
         """So much left; negative if it did not after all."""
