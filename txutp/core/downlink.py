@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from txutp.core.congestion.interface import Acknowledgement
-from txutp.core.congestion.shallow import SLOWDOWN_INTERVAL_ROUND_TRIPS, Shallow
+from txutp.core.congestion.shallow import Shallow
 from txutp.core.rate import DeliveryRate
 from txutp.core.rtt import RoundTrip
 from txutp.core.turns import Turns, Waiting
@@ -53,8 +53,7 @@ RELEASE_US = 10_000_000  # so long after anybody was seen to use its part
 FOREIGN_US = 3_000_000
 FOREIGN_SHARE = 0.8
 
-# Slowdowns begin at multiples of this on our clock.
-BEAT_US = 3_000_000
+# Slowdowns are longer than those of a sender, and less deep.
 SLOWDOWN_ROUND_TRIPS = 2.25
 SLOWDOWN_DIVISOR = 2
 
@@ -95,11 +94,10 @@ class Incoming(Shallow):
             self._window = max(self._window, self._saved_window / SLOWDOWN_DIVISOR)
             self._slowdown_us = now_us + int(SLOWDOWN_ROUND_TRIPS * smoothed_us)
 
-    def _slowdown_interval_us(self, now_us: int, smoothed_us: int) -> int:
+    def _next_slowdown_us(self, now_us: int, smoothed_us: int) -> int:
         # where the last one has shown a shorter path the next one may show more of it
         fell_us, self._known_base_us = self._known_base_us - self.base_us, self.base_us
-        beats = SLOWDOWN_INTERVAL_ROUND_TRIPS * smoothed_us // BEAT_US if abs(fell_us) <= self.wanted_delay_us else 0
-        return BEAT_US * (beats + 1) - now_us % BEAT_US
+        return super()._next_slowdown_us(now_us, smoothed_us if abs(fell_us) <= self.wanted_delay_us else 0)
 
 
 class MeanRoundTrip(RoundTrip):
