@@ -49,12 +49,14 @@ def transfer(directory: Path) -> tuple[Path, list[Recorder]]:
 def test_tshark_reads_a_simulated_run(tmp_path: Path) -> None:
     """Every datagram that left, with right checksums, at its time, with Wireshark's names for its fields."""
     directory, recorders = transfer(tmp_path)
-    datagrams = sorted((d for r in recorders for d in r.datagrams), key=lambda d: d.sent_at_us)
+    # both hosts may send at the same microsecond
+    datagrams = sorted((d for r in recorders for d in r.datagrams), key=lambda d: (d.sent_at_us, d.source[0]))
 
     lines = read_by_tshark(
         directory / "all.pcap", "frame.time_epoch", "ip.checksum.status", "udp.checksum.status", "ip.src", *FIELDS
     )
 
+    lines.sort(key=lambda line: (float(line[0]), line[3]))
     assert len(lines) == len(datagrams) > 50
     for line, datagram in zip(lines, datagrams, strict=True):
         packet = datagram.packet
