@@ -435,8 +435,9 @@ class Shallow:
         self._average_us += (sample_us - self._average_us) / 16
         self._learn(now_us, sample_us)
 
-        # with a packet or two in a round trip, the delay before the last one is of long ago
-        few = self._is_small and not self._saved_window
+        # With a packet or two in a round trip the delay before the last one is of long ago.  All flows of a crowd count
+        # alike, or those with more samples would see less of the same queue.
+        few = self._usual_share(SMALL_SEGMENTS) < 1 and not self._saved_window
         if self._bucket_acks >= (1 if few else BUCKET_ACKS) and now_us - self._bucket_started_us >= smoothed_us // 2:
             self._previous_minimum_us = self._bucket_minimum_us
             self._bucket_minimum_us = -1
