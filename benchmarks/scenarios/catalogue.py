@@ -11,6 +11,7 @@ from benchmarks.scenarios.definitions import UTP, Change, Flow, Path, Queue, Sce
 from benchmarks.scenarios.grid import CELLS
 from benchmarks.scenarios.moving import MOVING
 from benchmarks.scenarios.paths import PACKET_BYTES
+from benchmarks.scenarios.swarms import SWARMS
 from benchmarks.scenarios.tcp import WINDOWS
 
 GROUPS: dict[str, str] = {
@@ -24,6 +25,8 @@ GROUPS: dict[str, str] = {
     "late": "Two flows: share of the newcomer after 8-12 s, from 10 s on, time to 45/55; queue p50 in ms, use",
     "newcomers": "A newcomer every 5 s: Jain's index at 25-35 and 35-60 s, least by most; queue p50 in ms, use",
     "download": "One sender whose receiver yields: use once it is settled, queue p50/p95 in ms",
+    "swarm": "Many flows; TCP comes at 15 s. Use and queue p50/p95 in ms, or what TCP keeps of what it has alone; each"
+    " host's flows on each path",
     "target": "The target as a share of a buffer of 100 packets (113.6 ms): TCP's share",
     "paper": "Cases of papers",
     "outage": "Nothing passes from 10 to 15 s: after how long 80 % of the rate are held again, and use from 15 s on",
@@ -379,6 +382,7 @@ SCENARIOS: dict[str, Scenario] = {
         *TARGET,
         *PAPERS,
         *MOVING,
+        *SWARMS,
     ]
 }
 

@@ -128,6 +128,10 @@ class Flow:
     outstanding_packets: int | None = None
     receiver_yields: bool = False
     """Whether the receiver holds the sender back (``txutp/core/downlink.py``); else all is up to the controller."""
+    host: int = 0
+    """Of the sender; each has a clock of its own, and all share the path."""
+    elsewhere: bool = False
+    """It goes to another receiver, on the scenario's other path."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,13 @@ class Scenario:
     cells: tuple[str, ...] = ()
     controllers: tuple[str, ...] | None = None
     """If it makes sense for some only."""
+    elsewhere: Path | None = None
+    """Another path, of which nothing but the rates of its flows is told."""
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts send."""
+        return max(flow.host for flow in self.flows) + 1
 
     @property
     def has_tcp(self) -> bool:

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from benchmarks.scenarios.definitions import Flow
 from benchmarks.scenarios.measure import Deliveries
-from benchmarks.scenarios.paths import RECEIVER, SENDER
+from benchmarks.scenarios.paths import RECEIVER, RECEIVER_ELSEWHERE, sender
 from benchmarks.scenarios.standing import COMPETITORS
 from benchmarks.scenarios.tcp import SEGMENT_BYTES, TCPReceiver, TCPSender
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
@@ -33,7 +33,8 @@ class Transfer:
     def __init__(self, network: Network, flow: Flow, number: int, done: Callable[[], None]) -> None:
         self.flow = flow
         self.port = FIRST_PORT + number
-        self.source, self.destination = (RECEIVER, SENDER) if flow.upwards else (SENDER, RECEIVER)
+        here, there = sender(flow.host), RECEIVER_ELSEWHERE if flow.elsewhere else RECEIVER
+        self.source, self.destination = (there, here) if flow.upwards else (here, there)
         self.network = network
         self.started_us: int | None = None
         self.deliveries = Deliveries(network, flow.transfer_bytes, done)

@@ -25,6 +25,10 @@ from txutp.testing import (
 
 SENDER = "10.0.0.1"
 RECEIVER = "10.0.0.2"
+RECEIVER_ELSEWHERE = "10.0.1.2"
+
+# The clock of each further sender is ahead by up to so much, so that hosts do not make room at the same moments.
+LARGEST_SENDER_OFFSET_US = 10 * SECOND_US
 
 PACKET_BYTES = SEGMENT_BYTES + HEADER_BYTES
 POLICER_BUCKET_BYTES = 64 * 1024
@@ -65,8 +69,13 @@ QUEUES: dict[str, Callable[[Queue, float, random.Random], Discipline]] = {
 }
 
 
-def lay(path: Path, network: Network) -> Link:
-    """Put the path into the network, changes included; gives the link that is its bottleneck."""
+def sender(host: int) -> str:
+    """The address of a sending host."""
+    return SENDER if not host else f"10.0.2.{host}"
+
+
+def lay(path: Path, network: Network, receiver: str = RECEIVER, hosts: int = 1) -> Link:
+    """Put the path into the network, changes included, for so many senders; returns the link that is its bottleneck."""
     rate = bytes_per_second(path.megabits)
     bursts = BurstLoss(_chance(network, "bursts"), path.loss, path.burst_packets) if path.burst_packets else None
     link = Link(
@@ -98,8 +107,12 @@ def lay(path: Path, network: Network) -> Link:
         gate_us=0 if path.acks_thinned else microseconds(path.acks_every_ms),
         header_bytes=0,
     )
-    network.connect(SENDER, RECEIVER, link, back)
-    network.reactor(RECEIVER, CLOCK_OFFSET_US, path.drift_ppm)
+    offsets = _chance(network, "hosts")
+    for host in range(hosts):
+        network.connect(sender(host), receiver, link, back)
+        if host:
+            network.reactor(sender(host), offsets.randrange(LARGEST_SENDER_OFFSET_US))
+    network.reactor(receiver, CLOCK_OFFSET_US, path.drift_ppm)
 
     for change in path.changes:
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.scenarios.catalogue import GROUPS, SCENARIOS
 from benchmarks.scenarios.definitions import UTP, Scenario
-from benchmarks.scenarios.measure import back_s, fair_after_s
+from benchmarks.scenarios.measure import back_s, fair_after_s, jain
 from benchmarks.scenarios.published import MODEL, PUBLISHED
 from benchmarks.scenarios.running import Numbers, payload_megabits
 from benchmarks.support import markdown
@@ -133,6 +133,28 @@ class Row:
         rates = [run.spans[-1].rates_megabits for run in self.runs]
         return f"min/max {spread([min(each) / (max(each) or 1) for each in rates])}"
 
+    def swarm(self) -> str:
+        """Of each host and path: what its flows have together, Jain's index, least by most, and what was sent again."""
+        flows = self.scenario.flows
+        groups: dict[tuple[int, bool], list[int]] = {}
+        for number, flow in enumerate(flows):
+            if flow.kind == UTP:
+                groups.setdefault((flow.host, flow.elsewhere), []).append(number)
+        texts = []
+        for numbers in groups.values():
+            rates = [[run.spans[0].rates_megabits[number] for number in numbers] for run in self.runs]
+            text = spread([sum(each) for each in rates])
+            if len(numbers) > 1:
+                text += f" Mbit/s, Jain {spread([jain(each) for each in rates])}"
+                text += f", min/max {spread([min(each) / (max(each) or 1) for each in rates])}"
+            texts.append(text)
+        resent = [
+            sum(run.flows[number].resent_share for numbers in groups.values() for number in numbers)
+            / sum(map(len, groups.values()))
+            for run in self.runs
+        ]
+        return f"{'; '.join(texts)}; resent {spread([100 * share for share in resent], 1)} %"
+
     def newcomer(self) -> str:
         shares = [[span.rates_megabits[1] / (sum(span.rates_megabits) or 1) for span in run.spans] for run in self.runs]
         fair = []
@@ -181,6 +203,7 @@ CELLS: dict[str, Callable[[Row], str]] = {
     "first": Row.first,
     "jain": Row.jain,
     "least": Row.least,
+    "swarm": Row.swarm,
     "newcomer": Row.newcomer,
     "late-queue": Row.late_queue,
 }

@@ -16,7 +16,7 @@ from benchmarks.scenarios.measure import (
     rate_megabits,
     reached_s,
 )
-from benchmarks.scenarios.paths import PACKET_BYTES, lay
+from benchmarks.scenarios.paths import PACKET_BYTES, RECEIVER_ELSEWHERE, lay
 from benchmarks.scenarios.standing import COMPETITORS
 from benchmarks.scenarios.tcp import SEGMENT_BYTES
 from txutp.core.units import SECOND_US
@@ -82,7 +82,9 @@ class Numbers:
 def run(scenario: Scenario, controller: str, seed: int) -> Numbers:
     """Let it happen."""
     network = Network(seed)
-    link = lay(scenario.path, network)
+    link = lay(scenario.path, network, hosts=scenario.hosts)
+    if scenario.elsewhere is not None:
+        lay(scenario.elsewhere, network, RECEIVER_ELSEWHERE)
 
     # the flows, each at its time
     unfinished = len(scenario.flows)
@@ -161,7 +163,7 @@ def _span_numbers(
         from_s = max(from_s, min(flow.start_s for flow in flows))
     rates = [rate_megabits(flow.bins, from_s, to_s) for flow in flows]
     rates_of = list(zip(scenario.flows, rates, strict=True))
-    downwards = sum(rate for flow, rate in rates_of if not flow.upwards)
+    downwards = sum(rate for flow, rate in rates_of if not flow.upwards and not flow.elsewhere)
     tcp = sum(rate for flow, rate in rates_of if flow.kind != UTP and not flow.upwards)
     there = [
         rate
