@@ -8,8 +8,8 @@ What a program may use are the names of this list, and those in the lists of ``t
 All other modules are the inside of the house: they may change in any release.
 
 To read the code, start with ``txutp/core/__init__.py`` and ``txutp/core/connection.py``; above them stand, in this
-order, ``udp.py`` (the socket), ``protocol.py`` (joins it with connections), ``transport.py`` (what a Protocol sees),
-``port.py``, ``client.py`` and ``endpoints.py`` (what an application calls).
+order, ``udp/ports.py`` (the socket), ``protocol.py`` (joins it with connections), ``transport.py`` (what a Protocol
+sees), ``port.py``, ``client.py`` and ``endpoints.py`` (what an application calls).
 """
 
 from txutp.client import UTPConnector, connectUTP

@@ -1,7 +1,7 @@
 """What a caller may pass, checked in one place: what cannot work raises at once, with a sentence that says what does.
 
-``client.py``, ``port.py``, ``endpoints.py`` and ``socket.py`` call it before they open or schedule anything.  Each
-function returns the argument as it is to be used.  A wrong type raises TypeError, a wrong value ValueError.
+``client.py``, ``port.py``, ``endpoints.py`` and ``socket/sockets.py`` call it before they open or schedule anything.
+Each function returns the argument as it is to be used.  A wrong type raises TypeError, a wrong value ValueError.
 """
 
 from __future__ import annotations

@@ -22,5 +22,5 @@ _EXCEPTIONS = {
 
 
 def exception_for(reason: int) -> Exception:
-    """A fresh exception for a close reason of ``txutp.core.connection``."""
+    """A fresh exception for a close reason of ``txutp.core.states``."""
     return _EXCEPTIONS[reason]()

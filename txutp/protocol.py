@@ -218,7 +218,7 @@ class UTPProtocol(DatagramProtocol):
     ) -> None:
         """An ICMP error.  It ends an attempt to connect, unless the settings forbid that.
 
-        A connection that is up believes only what a second error confirms (RFC 5927), see ``liveness.py``.
+        A connection that is up believes only what a second error confirms (RFC 5927), see ``core/liveness.py``.
         """
         connection = self.multiplexer.sender_of(datagram, address)
         if connection is None:

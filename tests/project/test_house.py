@@ -248,6 +248,16 @@ def test_imports_go_down(module: str) -> None:
     assert upward == []
 
 
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_files_that_a_module_names_exist(name: str) -> None:
+    """Beside the module, in a folder above it, or by a path from the package or the checkout."""
+    path = SOURCES[name]
+    places = [parent for parent in path.parents if parent.is_relative_to(ROOT)]
+    named = re.findall(r"`([\w./-]+\.(?:py|md))`", path.read_text(encoding="utf-8"))
+
+    assert [file for file in named if not any((place / file).exists() for place in places)] == []
+
+
 def text_files() -> Iterator[tuple[Path, str]]:
     """The text files that are in the repository or about to be."""
     if shutil.which("git") is None:

@@ -6,7 +6,7 @@ Written data take three steps: ``write`` encodes them and keeps the bytes until 
 the bytes to the transport; ``_tell_arrived`` calls back when the peer has acknowledged them.  The transport pauses the
 socket above the high-water mark and resumes it when there is room, like any producer.
 
-``socket.py`` knows when there is a transport, and what ``destroy`` does.
+``sockets.py`` knows when there is a transport, and what ``destroy`` does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Events as Node.js has them: listeners that are called when something happens, by name.
 
-``Emitter`` is the base of ``socket.py``'s Socket and Server.  Where Python differs from JavaScript:
+``Emitter`` is the base of ``sockets.py``'s Socket and Server.  Where Python differs from JavaScript:
 
 - A listener may take fewer arguments than its event has, as in JavaScript: ``lambda: ...`` works for any event.
 - An async function may be a listener; its exceptions are logged, like those of any other listener.

@@ -1,6 +1,6 @@
 """The life of a program in Node's style: it runs while it has something to wait for, and ends by itself.
 
-Sockets and servers of ``socket.py`` are ``Handle``s.  From ``connect`` or ``listen`` until ``close`` they keep the
+Sockets and servers of ``sockets.py`` are ``Handle``s.  From ``connect`` or ``listen`` until ``close`` they keep the
 program running, unless they are ``unref``'d.  A handle also has the queue of events for a later turn of the reactor
 (Node's ``process.nextTick``), so that no listener runs within a call of the program.
 """

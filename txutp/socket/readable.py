@@ -1,6 +1,6 @@
 """The reading half of a Socket: flowing and paused, bytes and text, pipes.
 
-``socket.py`` puts in what arrives (``_take``, ``_take_end``), and sets the transport while there is one.
+``sockets.py`` puts in what arrives (``_take``, ``_take_end``), and sets the transport while there is one.
 
 As in Node.js, nothing flows before the program asks for it: with a listener of ``data``, ``resume``, ``pipe``, or a
 coroutine that awaits ``received``.  Until then, and while the socket is paused, one delivery is held here; the

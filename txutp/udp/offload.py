@@ -1,6 +1,6 @@
 """Sending batches through a UDP socket: a run of datagrams in one system call where the kernel cuts it (GSO).
 
-Ports of ``udp.py`` inherit ``BatchSender``.
+Ports of ``ports.py`` inherit ``BatchSender``.
 """
 
 from __future__ import annotations

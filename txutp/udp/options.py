@@ -2,7 +2,7 @@
 
 Every one of them improves something, and a stream works without it: kernels that call themselves Linux lack some
 (gVisor, WSL 1, LX zones), a filter of system calls may forbid them, other systems have none of them.  So nothing here
-raises: a function says what was granted.  ``udp.py`` and ``offload.py`` call it.
+raises: a function says what was granted.  ``ports.py`` and ``offload.py`` call it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A host with several addresses has to answer from the one that was asked, or the peer takes the answer for a stranger's
 (RFC 1122 4.1.3.5).  The kernel tells it beside each datagram, and takes it beside each that is sent (IP_PKTINFO in
-ip(7), RFC 3542 for IPv6).  ``udp.py`` and ``offload.py`` ask here; they write the local address as text (see
+ip(7), RFC 3542 for IPv6).  ``ports.py`` and ``offload.py`` ask here; they write the local address as text (see
 ``core/address.py``).
 
 A socket that is bound to one address needs none of this.  Where the kernel refuses, its own choice has to do.

@@ -1,4 +1,4 @@
 """What ``txutp send`` and ``txutp receive`` do: files that are sent, resumed, compared by hash, and put in their place.
 
-``docs/files.md`` describes the protocol.
+``docs/reference/files.md`` describes the protocol.
 """

@@ -1,4 +1,6 @@
-"""What the two ends of a transfer say to each other, and what each of them accepts; ``docs/files.md`` has the order.
+"""What the two ends of a transfer say to each other, and what each of them accepts.
+
+``docs/reference/files.md`` has the order.
 
 Messages are lines of JSON (``messages.py``).  A block of a file follows the line that announces it.  Everything that
 comes is checked here; ``ProtocolError`` has a sentence for people.
