@@ -106,7 +106,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("",),
     ("rebinding.options",),
     ("rebinding.inheriting",),
-    ("cli.options",),
+    ("cli.options", "cli.pictures"),
     # The command.
     (
         "cli.captures",

@@ -1,8 +1,4 @@
-"""``txutp plot``: a picture of a qlog trace.
-
-The background is transparent and all inks are of a middling brightness, as those of ``txutp perf --plot``, so that the
-picture is legible on paper and on a dark page; lines of one panel differ in their dashes, too.
-"""
+"""``txutp plot``: a picture of a qlog trace."""
 
 from __future__ import annotations
 
@@ -13,15 +9,9 @@ from typing import Any
 
 import click
 
-from txutp.cli.measurement.plot import INK
 from txutp.cli.output import EXIT_UNREADABLE, give_up, say
+from txutp.cli.pictures import BLUE, DASHED, DOTTED, GREEN, ORANGE, RED, SOLID, STYLE
 from txutp.qlog.files import NotAQlogFile, read_qlog
-
-# Each has a contrast of 4 or more to white and to #0d1117.
-BLUE, ORANGE, GREEN, RED = "#2b7fd4", "#c4641c", "#2f8a4c", "#d1495b"
-SOLID: Any = "-"
-DASHED: Any = (0, (5, 2))
-DOTTED: Any = (0, (1.5, 1.5))
 
 SIZE_INCHES = (8, 9)
 DOTS_PER_INCH = 150
@@ -170,20 +160,6 @@ def draw(series: Series, title: str, file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    settings: Any = {
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "txutp",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "lines.linewidth": 1.3,
-        "text.color": INK,
-        "axes.edgecolor": INK,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "grid.color": INK,
-        "grid.alpha": 0.3,
-    }
     panels: list[tuple[str, list[tuple[str, Points, str, Any]]]] = [
         (
             "goodput, Mbit/s",
@@ -215,7 +191,7 @@ def draw(series: Series, title: str, file: Path) -> None:
             ],
         ),
     ]
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({**STYLE, "lines.linewidth": 1.3}):
         heights = [3] * len(panels) + [1]
         figure, all_axes = pyplot.subplots(
             len(heights), 1, sharex=True, figsize=SIZE_INCHES, gridspec_kw={"height_ratios": heights}

@@ -1,8 +1,6 @@
 """``--plot``: goodput, round trip and queue delay over time, drawn from the JSON of a test.
 
-The background is transparent, and all inks are of a middling brightness, so that the picture is legible on white paper
-and on a dark page; lines of one panel differ in their dashes, too, for prints without colours.  The same JSON gives
-the same file.
+The same JSON gives the same file.
 """
 
 from __future__ import annotations
@@ -10,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-# Each has a contrast of 4 or more to white and to #0d1117.
-INK = "#777b80"
+from txutp.cli.pictures import BLUE, DASHED, DOTTED, GREEN, INK, ORANGE, SOLID, STYLE
+
 LINES: dict[str, tuple[str, str, Any]] = {
-    "client_to_server": ("client to server", "#2b7fd4", "-"),
-    "server_to_client": ("server to client", "#c4641c", (0, (5, 2))),
+    "client_to_server": ("client to server", BLUE, SOLID),
+    "server_to_client": ("server to client", ORANGE, DASHED),
 }
-WAY_BACK = {"color": "#2f8a4c", "linestyle": (0, (1.5, 1.5))}
+WAY_BACK = {"color": GREEN, "linestyle": DOTTED}
 SIZE_INCHES = (8, 7)
 
 
@@ -37,20 +35,7 @@ def draw(results: dict[str, Any], file: Path) -> None:
     intervals = results.get("intervals") if isinstance(results, dict) else None
     if not isinstance(intervals, list) or not intervals or not all(map(_is_interval, intervals)):
         raise NothingToDraw("There are no intervals of a test of txutp perf to draw.")
-    settings: Any = {
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "txutp",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "text.color": INK,
-        "axes.edgecolor": INK,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "grid.color": INK,
-        "grid.alpha": 0.3,
-    }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(STYLE):
         figure, (goodput, rtt, queue) = pyplot.subplots(3, 1, sharex=True, figsize=SIZE_INCHES)
         directions = [name for name in LINES if any(interval["direction"] == name for interval in intervals)]
         for direction in directions:
