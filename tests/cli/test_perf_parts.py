@@ -24,7 +24,7 @@ from txutp.cli.measurement.results import (
 from txutp.cli.measurement.server import MAXIMUM_TESTS, Server, Session
 from txutp.cli.measurement.streams import Pace
 from txutp.cli.measurement.wire import Parameters, Sample, StreamSample
-from txutp.cli.messages import Broken, ProtocolError, Refused, Unanswered, decode, encode
+from txutp.cli.messages import Broken, Lines, ProtocolError, Refused, Unanswered, decode, encode
 from txutp.testing import Link, Network
 
 SERVER_HOST, CLIENT_HOST = "10.0.0.1", "10.0.0.2"
@@ -436,3 +436,23 @@ def test_samples_of_a_peer_that_is_far_ahead_take_no_memory() -> None:
 
     assert max(len(waiting) for waiting in results._waiting.values()) == LONGEST_QUEUE
     assert results.summaries()[0].sender.bytes == 2_999
+
+
+def test_lines_come_out_of_a_stream_however_it_is_cut() -> None:
+    """Whole lines, the rest behind them, and an error as soon as one is too long."""
+    stream = b"".join(encode({"number": number}) for number in range(50)) + b"rest"
+    for step in (1, 7, 64, len(stream)):
+        lines, found = Lines(32), []
+        for begin in range(0, len(stream), step):
+            line = lines.next(stream[begin : begin + step])
+            while line is not None:
+                found.append(decode(line)["number"])
+                line = lines.next()
+        assert found == list(range(50))
+        assert lines.rest == b"rest"
+        assert Lines.behind(lines).next(b" of it\n") == b"rest of it"
+    with pytest.raises(ProtocolError, match="too long"):
+        Lines(32).next(b"x" * 33)
+    with pytest.raises(ProtocolError, match="too long"):
+        Lines(32).next(b"x" * 33 + b"\n")
+    assert Lines(32).next(b"x" * 32 + b"\n") == b"x" * 32

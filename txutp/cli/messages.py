@@ -55,28 +55,35 @@ class Lines:
 
     def __init__(self, longest_bytes: int = LONGEST_LINE_BYTES) -> None:
         self._longest_bytes = longest_bytes
-        self.rest = b""
+        self._data = b""
+        self._place = 0  # of the next line in it: cutting each line off would copy the rest as often
+
+    @property
+    def rest(self) -> bytes:
         """What came behind the last whole line."""
+        return self._data[self._place :]
 
     @classmethod
     def behind(cls, lines: Lines) -> Lines:
         """Returns what cuts the rest of a stream, whose first line was cut by others."""
         new = cls()
-        new.rest = lines.rest
+        new._data = lines.rest
         return new
 
     def next(self, data: bytes = b"") -> bytes | None:
         """Take these bytes; returns the next whole line without its end, or None.
 
         Raises ``ProtocolError`` for a line that is too long."""
-        self.rest += data
-        line, end, behind = self.rest.partition(b"\n")
-        if len(line) > self._longest_bytes:
+        if data:
+            self._data, self._place = self.rest + data, 0
+        begin = self._place
+        end = self._data.find(b"\n", begin)
+        if (len(self._data) if end < 0 else end) - begin > self._longest_bytes:
             raise ProtocolError("a line is too long")
-        if not end:
+        if end < 0:
             return None
-        self.rest = behind
-        return line
+        self._place = end + 1
+        return self._data[begin:end]
 
 
 def sentence_of(message: dict[str, Any]) -> str:

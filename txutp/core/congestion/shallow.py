@@ -42,9 +42,8 @@ SLOW_START_CARRIED = 0.9  # of what the path delivered is kept then
 GAIN_SEGMENTS = 0.5  # per round trip...
 FULL_GAIN_SEGMENTS = 8  # ...in proportion to the mean window of the port's flows below this: fifty push as hard as one
 LARGEST_CATCH_UP = 8  # ...times up to this for a window below the mean, which has fewer acknowledgements
-LOSSY_GAIN = (
-    1.5  # ...times this, instead, where packets get lost without a queue: the path's own losses need not starve a flow
-)
+# ...times this, instead, where packets get lost without a queue: the path's own losses need not starve a flow
+LOSSY_GAIN = 1.5
 EMPTY_SHARE = 0.125  # of the target; a shorter delay is no queue
 CONTESTED_US = 5_000_000  # ...but for so long after packets waited and one was lost: somebody else wants the queue
 INCREASE = 0.25  # of window times distance from the target, relative to the round trip

@@ -104,7 +104,7 @@ class Steering:
             return limit
         controller = self.controller
         window_bytes = controller.window_bytes
-        if window_bytes < self._small_segments * controller.segment_bytes:
+        if self._is_small:
             # The round trip of now: the smoothed one lags by eight samples, and with a packet in a round trip windows
             # and queue would swing.  Where even samples are rare, the last one is old, and counts for less.
             weight = min(window_bytes / controller.segment_bytes, 1.0)
