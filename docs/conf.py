@@ -54,17 +54,11 @@ nitpick_ignore_regex = [
     (r"py:class", r"(txutp\.[\w.]+\.)?(EventName|Listener|(Any)?Writable)|Deferred|Self"),
 ]
 
-# The modules whose lists are the public names; inside of the package they have longer ones.
-PUBLIC = (
-    "txutp",
-    "txutp.congestion",
-    "txutp.endpoints",
-    "txutp.monitoring",
-    "txutp.qlog",
-    "txutp.rebinding",
-    "txutp.socket",
-    "txutp.testing",
-    "txutp.workers",
+# The modules whose lists are the public names; inside of the package they have longer ones.  Others have no list.
+PUBLIC = tuple(
+    ".".join(file.relative_to(HERE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for file in sorted((HERE.parent / "txutp").rglob("*.py"))
+    if re.search(r"^__all__ = ", file.read_text(encoding="utf-8"), re.MULTILINE)
 )
 
 

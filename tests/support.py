@@ -19,10 +19,9 @@ from txutp.core.connection import Connection
 from txutp.core.packet import Packet
 from txutp.core.sending import SendBuffer
 from txutp.testing import Link, Network, ScriptedPeer
-
-SERVER = "10.0.0.1"
-CLIENT = "10.0.0.2"
-PORT = 6881
+from txutp.testing.pair import CLIENT_HOST as CLIENT
+from txutp.testing.pair import PORT
+from txutp.testing.pair import SERVER_HOST as SERVER
 
 
 async def pause(seconds: float = 0.01) -> None:

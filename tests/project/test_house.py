@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.project.checkout import files_of_checkout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "txutp"
@@ -260,23 +260,10 @@ def test_files_that_a_module_names_exist(name: str) -> None:
 
 def text_files() -> Iterator[tuple[Path, str]]:
     """The text files that are in the repository or about to be."""
-    if shutil.which("git") is None:
-        pytest.skip("git is missing: nobody knows which files belong to the repository")
-    listing = subprocess.run(
-        # A clone made by another user is still ours to read.
-        ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
-    if listing.returncode:
-        pytest.skip("not a git checkout: nobody knows which files belong to it")
-    for name in listing.stdout.decode().split("\0"):
-        path = ROOT / name
-        if path.is_file():
-            content = path.read_bytes()
-            if b"\0" not in content:
-                yield path, content.decode("utf-8", "replace")
+    for path in files_of_checkout():
+        content = path.read_bytes()
+        if b"\0" not in content:
+            yield path, content.decode("utf-8", "replace")
 
 
 def test_no_path_of_one_machine() -> None:

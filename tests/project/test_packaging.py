@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.project.checkout import files_of_checkout
 from tests.wheels import offline_with, wheels_for
 
 pytestmark = [pytest.mark.packaging, pytest.mark.slow]
@@ -131,21 +132,11 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what belongs to the checkout, so that building leaves nothing behind in it."""
-    if shutil.which("git") is None:
-        pytest.skip("git is missing: nobody knows which files belong to the repository")
-    listing = subprocess.run(
-        ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
-    if listing.returncode:
-        pytest.skip("not a git checkout: nobody knows which files belong to it")
     copy = tmp_path_factory.mktemp("tree")
-    for name in listing.stdout.decode().split("\0"):
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
+    for file in files_of_checkout():
+        place = copy / file.relative_to(ROOT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, place)
     return copy
 
 

@@ -239,8 +239,8 @@ def test_a_transfer_that_is_not_traced_calls_nothing_of_traces() -> None:
     assert not [name for name in called if re.search("qlog|tracing|monitoring|openports", name)]
 
 
-def test_one_connection_of_several(tmp_path: Path) -> None:
-    """Its own trace has nothing of the others, ends with it, and may stand beside that of the port."""
+def three_connections() -> tuple[Network, Any, Accepting, Accepting]:
+    """Of one client to one port: the network, the port, and the factories of server and client."""
     network = Network(1)
     network.connect(CLIENT, SERVER, Link(delay_us=5_000))
     accepting, connecting = Accepting(), Accepting()
@@ -249,6 +249,12 @@ def test_one_connection_of_several(tmp_path: Path) -> None:
     for _ in range(3):
         endpoint.connect(connecting)
     network.run(1)
+    return network, port, accepting, connecting
+
+
+def test_one_connection_of_several(tmp_path: Path) -> None:
+    """Its own trace has nothing of the others, ends with it, and may stand beside that of the port."""
+    network, port, accepting, connecting = three_connections()
     everything = trace_port(port, tmp_path / "port.qlog")
     alone = trace_connection(accepting.made[1].transport, tmp_path / "one.qlog")
     for number, stream in enumerate(connecting.made):
@@ -273,14 +279,7 @@ def test_one_connection_of_several(tmp_path: Path) -> None:
 
 def test_what_the_kernel_has_joined_is_of_several_connections(tmp_path: Path) -> None:
     """Small packets of one peer's connections may leave, and be read, together."""
-    network = Network(1)
-    network.connect(CLIENT, SERVER, Link(delay_us=5_000))
-    accepting, connecting = Accepting(), Accepting()
-    port = listenUTP(network.reactor(SERVER), 6881, accepting)
-    endpoint = UTPClientEndpoint(network.reactor(CLIENT), SERVER, 6881)
-    for _ in range(3):
-        endpoint.connect(connecting)
-    network.run(1)
+    network, port, accepting, connecting = three_connections()
     held: list[Datagram] = []
 
     def hold(datagram: Datagram) -> None:

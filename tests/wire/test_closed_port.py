@@ -201,28 +201,26 @@ def test_an_old_packet_is_quoted_in_vain() -> None:
     assert not pair.client.lost
 
 
-@pytest.mark.parametrize("code", [errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES])
-def test_routers_that_know_no_way_are_not_believed(code: int) -> None:
+def assert_not_believed(**error: Any) -> None:
+    """The peer is silent, and each packet draws this error: that ends nothing."""
     pair = Pair()
     dead = Dead(pair)
     dead.silent = True
     for _ in range(4):
         pair.client.transport.write(b"?")  # type: ignore[union-attr]
         pair.run(0.1)
-        dead.quote(dead.sent[-1].data, code=code)
+        dead.quote(dead.sent[-1].data, **error)
     assert not pair.client.lost
+
+
+@pytest.mark.parametrize("code", [errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES])
+def test_routers_that_know_no_way_are_not_believed(code: int) -> None:
+    assert_not_believed(code=code)
 
 
 def test_an_error_of_another_host_than_the_peers_is_not_believed() -> None:
     """A filter on the way may refuse for a while; only the host knows that nobody has the port."""
-    pair = Pair()
-    dead = Dead(pair)
-    dead.silent = True
-    for _ in range(4):
-        pair.client.transport.write(b"?")  # type: ignore[union-attr]
-        pair.run(0.1)
-        dead.quote(dead.sent[-1].data, from_peer=False)
-    assert not pair.client.lost
+    assert_not_believed(from_peer=False)
 
 
 def test_a_connection_whose_settings_believe_no_error_goes_on() -> None:
