@@ -126,7 +126,9 @@ def receive_utp(port: str, congestion: str, target: str | None = None) -> None:
             tally.add(count)
 
     factory = Factory.forProtocol(lambda: Sink(add))
-    serverFromString(reactor, f"utp:{port}:interface={RECEIVER}{words(congestion, target)}").listen(factory)
+    # The sender's controller is measured, so the receiver does not hold it back.
+    string = f"utp:{port}:interface={RECEIVER}:receive=off{words(congestion, target)}"
+    serverFromString(reactor, string).listen(factory)
     say(ready=True)
     tally = Tally(listen())
     run_until(tally)
