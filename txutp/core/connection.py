@@ -100,7 +100,7 @@ STATE_REPEATS = 5
 
 BULK_ROUND_TRIP_US = 3_000
 
-# So many segments have come before it is watched how long they wait.
+# Segments received before the waits of later ones are measured.
 WATCHED_SEGMENTS = 4
 
 
@@ -181,7 +181,7 @@ class Connection(Departures):
         self.advertised_bytes = settings.receive_buffer_bytes  # free in the buffer when we sent our last packet
         self._downlink = downlink  # of the whole UDP port
         self._yielding: Yielding | None = None  # what is known of incoming data, once there is much of it
-        # so many segments received: look at how long they wait
+        # the count of received segments at which a wait is measured next
         self._look_from = NEVER_US if settings.receive_target_delay_us is None else WATCHED_SEGMENTS
 
         # timers, microseconds of the monotonic clock

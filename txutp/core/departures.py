@@ -47,7 +47,7 @@ from txutp.core.sending import Run
 from txutp.core.states import CONNECTED
 from txutp.core.yielding import Yielding
 
-# So many packets came and no data of ours left: not a conversation.
+# Packets received without data of ours in between that make a stream, not a conversation.
 BULK_RECEIVED_SEGMENTS = 32
 
 

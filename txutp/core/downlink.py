@@ -36,7 +36,9 @@ from txutp.core.units import SECOND_US
 
 REVIEW_US = 10_000
 FRESH_US = 2_000_000  # a connection that has received nothing for longer has no say
-DISSENTERS = 4  # one in so many may see a shorter delay: newcomers that never saw the empty path, peers that lie
+DISSENTERS = (
+    4  # one connection in four may see a shorter delay: newcomers that never saw the empty path, peers that lie
+)
 
 # What it takes to engage: more delay than a txutp sender leaves, packets of it on slow links, and for how long.
 STANDING_DELAY_US = 20_000
@@ -47,7 +49,7 @@ STANDING_US = 400_000
 FLOOR_SEGMENTS = 2
 
 HEADROOM = 2.0  # of what peers use that are limited elsewhere
-RELEASE_US = 10_000_000  # so long after anybody was seen to use its part
+RELEASE_US = 10_000_000  # time since a peer was last seen to use its part
 
 # A queue that did not move by more than this share in this time, although we took next to nothing, is not ours.
 FOREIGN_US = 3_000_000
@@ -58,7 +60,7 @@ SLOWDOWN_ROUND_TRIPS = 2.25
 SLOWDOWN_DIVISOR = 2
 
 
-# Members take turns while each would have less than so many segments, and until each would have as many.
+# Segments of each member's share: below the first, members take turns; from the second on they have shares again.
 TURNS_SEGMENTS = 2.0
 SHARES_SEGMENTS = 2.5
 
@@ -157,7 +159,7 @@ class Downlink:
         self._delivery = DeliveryRate()
         self._turns: Turns | None = None  # in the place of shares
         self._open_bytes = 0.0  # of the window: it opens by what arrives, or its bursts would be the queue
-        self._used_us = 0  # the last time that anybody used its part
+        self._used_us = 0  # the last time that a member used its part
         self._loss_us = 0
         self._foreign_since_us = -1
         self._foreign_low_us = self._foreign_high_us = 0
@@ -201,7 +203,7 @@ class Downlink:
             self._engage(target_delay_us, now_us)
 
     def on_arrival(self, member: Member, arrived_bytes: int, measured: bool, now_us: int) -> None:
-        """So much came for a member, while peers are held back; ``measured`` if that was a full-size packet."""
+        """A member received bytes while peers are held back; ``measured`` if a full-size packet was among them."""
         controller = self._controller
         assert controller is not None
         self._members[member] = None
@@ -254,7 +256,7 @@ class Downlink:
         self._members.pop(member, None)
 
     def on_silence(self, now_us: int) -> None:
-        """Somebody waits for a turn, and may do so because nothing comes at all."""
+        """A member waits for its turn, perhaps because nothing arrives at all."""
         if self._turns is not None:
             self._turns.take_back(self._members, self._round_trip.smoothed_us, now_us)
             self._turns.grant(self._open_bytes, now_us)

@@ -70,7 +70,7 @@ class Fitting(Liveness):
         return SMALLEST_DATAGRAM_BYTES if mtu is None else mtu.passed_bytes
 
     def _begin_mtu_search(self) -> bool:
-        """Ask what the interface takes, and search from there; gives whether there is a search."""
+        """Ask what the interface takes, and search from there; returns whether there is a search."""
         if self.settings.maximum_datagram_bytes is not None:
             return False
         sending = self.sending

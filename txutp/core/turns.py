@@ -1,4 +1,4 @@
-"""Who of a crowd may send next, where the window of all leaves less than two segments to each.
+"""The order in which the peers of a crowd send, where the common window leaves less than two segments to each.
 
 A port may hold back two hundred peers on a link that carries fifty segments in a round trip.  Then most windows are
 closed.  As many segments as fit the window of all are *granted*, one to a peer; when one arrives, the next peer in the
@@ -30,7 +30,7 @@ class Waiting(Protocol):
 
 
 class Turns:
-    """The row of those who wait, and what is granted."""
+    """The connections that wait, in their order, and the sum of the grants."""
 
     __slots__ = ("_outstanding_bytes", "_row")
 
@@ -51,7 +51,7 @@ class Turns:
             self._row.append(member)
 
     def grant(self, window_bytes: float, now_us: int) -> None:
-        """Let as many send as the window of all has room for."""
+        """Grant one segment each to as many connections as the common window has room for."""
         row = self._row
         while row and self._outstanding_bytes + row[0].segment_bytes <= window_bytes:
             member = row.popleft()

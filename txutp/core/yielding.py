@@ -2,7 +2,7 @@
 
 Every packet of uTP tells how long it took, plus the difference of the clocks, and how long our last packet took, minus
 the same difference.  The sum is a round trip, at every packet, without sending anything.  Only full-size packets count.
-``downlink.py`` has the rules; a ``Yielding`` is made with the first data, and gives its measurements to a ``Downlink``.
+``downlink.py`` has the rules; a ``Yielding`` is made with the first data, and reports to a ``Downlink``.
 
 The buffer keeps its capacity, so what is in flight is accepted: only the window in our headers is smaller.  It is never
 less than two segments for a single peer.  Of a crowd each may have less than that; then they take turns.
@@ -38,14 +38,14 @@ LONGEST_ROUND_TRIP_US = 60_000_000
 COARSE_US = 50_000
 UNKNOWN_ROUND_TRIP_US = 100_000  # assumed where neither the peer nor our own data tells one
 
-# The peer's largest segment counts as a full one; it has become smaller when so many in a row were.
+# Smaller segments in a row after which the peer's full segment counts as smaller.
 SMALLER_SEGMENTS = 64
 
-# A window counts as used if the peer came near its edge within so many round trips, and time for timers.
+# Round trips, and time for timers, within which a peer that uses its window comes near the edge of it.
 USED_ROUND_TRIPS = 1.25
 USED_MARGIN_US = 5_000
 
-# Overtaken by so many a segment is lost (RFC 5681 3.2), unless it comes sooner than it could be sent again.
+# Later segments that make a missing one count as lost (RFC 5681 3.2), unless it arrives before a repair could.
 OVERTAKEN_SEGMENTS = 3
 SOONEST_REPAIR_SHARE = 0.9
 

@@ -15,5 +15,5 @@ FREE_FAILURES = 8
 
 
 def retry_seconds(failures: int) -> float:
-    """Returns how long to wait after so many failures in a row, one at least."""
+    """Returns how long to wait after ``failures`` in a row, one at least."""
     return RETRY_SECONDS * (1 << min(failures - 1, DOUBLINGS))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 TICK_US = 1_000_000
 LEAST_SEGMENTS = 0.02  # one packet in fifty round trips: with fewer a flow would not notice that the queue is gone
-LARGEST_SEGMENTS = 10  # a larger window counts as one of this size: where so much fits, nobody has to be careful
+LARGEST_SEGMENTS = 10  # a larger window counts as one of this size: a path that holds more needs no care
 
 
 class Crowd:

@@ -2,7 +2,7 @@
 
 A queue shows every flow the empty path only when nobody fills it.  One flow of fifty that pauses alone sees the queue
 of the other forty-nine.  Every connection, port and process of a host reads the same monotonic clock, so moments that
-follow from that clock alone are common to all of them, and nobody has to tell anybody anything.
+follow from that clock alone are common to all of them, without any exchange.
 
 A controller that holds its window down from time to time asks ``next_beat_us`` when to do so.  Windows below a few
 segments have no packets in flight to hold back; ``Steering`` makes them pause for ``rest_us`` at each beat.

@@ -361,7 +361,7 @@ class Shallow:
         return self._least_segments < 1 and self._window < SMALL_SEGMENTS * self.segment_bytes
 
     def _usual_share(self, segments: float) -> float:
-        """The mean window of a crowd's flows as a share of so many segments, at most 1; without others it is 1."""
+        """The mean window of a crowd's flows in units of ``segments``, at most 1; without other flows it is 1."""
         if self._least_segments == 1 or self._crowd is None:
             return 1.0
         return min(self._crowd.mean_window_bytes / (segments * self.segment_bytes), 1.0)

@@ -18,7 +18,7 @@ from txutp.core.rtt import RoundTrip
 from txutp.core.settings import Settings
 from txutp.core.units import SECOND_US
 
-# A controller that does not pace is paced below so many segments.
+# The window, in segments, below which a controller without a pace gets one.
 SMALL_UNPACED_SEGMENTS = 2
 
 
@@ -48,7 +48,7 @@ class Steering:
             join(crowd, now_us)
         self._crowd = crowd
         self._count_due_us = 0  # when the crowd shall hear of the window again
-        self._small_segments = 0  # in a crowd the pace alone keeps a window below so many
+        self._small_segments = 0  # in a crowd the pace alone keeps a smaller window than this
         self._look_around()
         self._beat = 0  # the last one at which the pace alone kept the window
         self.delay = PathDelay()
