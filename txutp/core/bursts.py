@@ -19,7 +19,7 @@ class Bursts:
     __slots__ = ("_calm_intervals", "_lost", "burst_us")
 
     def __init__(self) -> None:
-        self.burst_us = BURST_US  # the time whose share of the rate may leave at once
+        self.burst_us: int = BURST_US  # the time whose share of the rate may leave at once
         self._lost = False  # whether the window that lost something last lost neighbours
         self._calm_intervals = 0
 

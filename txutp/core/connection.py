@@ -108,16 +108,16 @@ class Connection(Departures):
     """A stream to one peer.  Attributes without underscore are there to be read."""
 
     # what no connection changes while it is up and ordinary, see rare.py
-    close_reason = Rare(DONE)
-    syn_tries = Rare(0)
-    write_ignored = Rare(False)  # something was written behind our FIN, or behind the end
-    released = Rare(False)  # the application has waited long enough: what goes on is only about our FIN
+    close_reason: Rare[int] = Rare(DONE)
+    syn_tries: Rare[int] = Rare(0)
+    write_ignored: Rare[bool] = Rare(False)  # something was written behind our FIN, or behind the end
+    released: Rare[bool] = Rare(False)  # the application has waited long enough: what goes on is only about our FIN
     _port_closed = Rare(False)  # an ICMP error said so when nothing but the ack of our FIN was missing
     _syn_sent_us = Rare(0)
     _connect_deadline_us = Rare(NEVER_US)
     _update_backoff = Rare(0)
-    segments_early = Rare(0)  # something before these segments was lost, or overtaken
-    keep_alive = Rare(False)  # the application wants keepalives, whatever the settings say; see set_keep_alive
+    segments_early: Rare[int] = Rare(0)  # something before these segments was lost, or overtaken
+    keep_alive: Rare[bool] = Rare(False)  # the application wants keepalives, see set_keep_alive
 
     __slots__ = (
         "_downlink",
@@ -155,39 +155,39 @@ class Connection(Departures):
 
         # who we are
         self.address = address
-        self.receive_id = receive_id
-        self.send_id = send_id
-        self.settings = settings
+        self.receive_id: int = receive_id
+        self.send_id: int = send_id
+        self.settings: Settings = settings
         self.owner: Any = None  # the shell's own; never touched here
-        self.initiator = False
-        self.accepted = False  # handed to the application, or refused by it
+        self.initiator: bool = False
+        self.accepted: bool = False  # handed to the application, or refused by it
 
         # state
-        self.state = CLOSED
-        self.initial_sequence = initial_sequence  # of our SYN, or of our SYN-ACK and first DATA
-        self.syn_sequence = 0  # of the peer's SYN, 16 bits
-        self.fin_requested = False
+        self.state: int = CLOSED
+        self.initial_sequence: int = initial_sequence  # of our SYN, or of our SYN-ACK and first DATA
+        self.syn_sequence: int = 0  # of the peer's SYN, 16 bits
+        self.fin_requested: bool = False
         self.fin_sequence: int | None = None
         self.eof_sequence: int | None = None
         self._unheard = False  # we answered the SYN-ACK, and do not know whether the peer heard it
         self._closing = False  # the application is gone: incoming data is acknowledged and discarded
 
         # the stream, both ways
-        self.sending = Flow(initial_sequence, segment_bytes, settings, crowd)
+        self.sending: Flow = Flow(initial_sequence, segment_bytes, settings, crowd)
         self._headers = headers
         self._link_mtu = link_mtu
-        self.reply_us = 0  # what we send back as timestamp difference; 0 until the peer's first timestamp
-        self.receiving = ReceiveBuffer(settings.receive_buffer_bytes, memory)
-        self.advertised_bytes = settings.receive_buffer_bytes  # free in the buffer when we sent our last packet
+        self.reply_us: int = 0  # what we send back as timestamp difference; 0 until the peer's first timestamp
+        self.receiving: ReceiveBuffer = ReceiveBuffer(settings.receive_buffer_bytes, memory)
+        self.advertised_bytes: int = settings.receive_buffer_bytes  # free in the buffer when we sent our last packet
         self._downlink = downlink  # of the whole UDP port
         self._yielding: Yielding | None = None  # what is known of incoming data, once there is much of it
         # the count of received segments at which a wait is measured next
         self._look_from = NEVER_US if settings.receive_target_delay_us is None else WATCHED_SEGMENTS
 
         # timers, microseconds of the monotonic clock
-        self.deadline_us = NEVER_US  # when `handle_timeout` wants to be called
+        self.deadline_us: int = NEVER_US  # when `handle_timeout` wants to be called
         self.scheduled_us = NEVER_US  # what the multiplexer's heap knows of it
-        self.touched = False  # the multiplexer's: waits to be settled
+        self.touched: bool = False  # the multiplexer's: waits to be settled
         self._watch = watch
         self._handshake_deadline_us = NEVER_US
         self._linger_deadline_us = NEVER_US
@@ -207,9 +207,9 @@ class Connection(Departures):
         self._says = b""  # EXTENSION_BITS of the next STATE
 
         # counters
-        self.bytes_received = 0  # payload that was new
+        self.bytes_received: int = 0  # payload that was new
         self.segments_sent = 0  # packets of every type
-        self.segments_received = 0
+        self.segments_received: int = 0
         self._bulk_from = BULK_RECEIVED_SEGMENTS  # so many received: we have said nothing for long
 
     def __repr__(self) -> str:

@@ -29,7 +29,7 @@ class DelayHistory:
     __slots__ = ("_minima", "_slot_started_us", "base_us")
 
     def __init__(self) -> None:
-        self.base_us = 0
+        self.base_us: int = 0
         self._minima: list[int] = []
         self._slot_started_us = 0
 
@@ -73,8 +73,8 @@ class PathDelay:
     __slots__ = ("_last_difference_us", "_longest_us", "_repeats", "_shortest_us", "ours", "theirs")
 
     def __init__(self) -> None:
-        self.ours = DelayHistory()
-        self.theirs = DelayHistory()
+        self.ours: DelayHistory = DelayHistory()
+        self.theirs: DelayHistory = DelayHistory()
         self._last_difference_us = 0
         self._repeats = 0  # of the same answer, one after another...
         self._shortest_us = self._longest_us = 0  # ...and the round trips meanwhile

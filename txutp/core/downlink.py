@@ -109,7 +109,7 @@ class MeanRoundTrip(RoundTrip):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mean_base_us = 0
+        self.mean_base_us: int = 0
 
     @property
     def base_us(self) -> int:
@@ -143,14 +143,14 @@ class Downlink:
 
     def __init__(self, touch: Callable[[Any], None]) -> None:
         """``touch(connection)`` lets a connection say what it has to say."""
-        self.touch = touch
+        self.touch: Callable[[Any], None] = touch
         self._members: dict[Member, None] = {}
         self._reviewed_us = -REVIEW_US
         self._samples: list[int] = []  # since the last review
         self._round_trip = MeanRoundTrip()
         self._segment_bytes = 1
-        self.waited_us = 0  # what most of them see
-        self.rate = 0.0  # bytes per second, of all
+        self.waited_us: int = 0  # what most of them see
+        self.rate: float = 0.0  # bytes per second, of all
         self._standing_since_us = -1  # packets have waited since
         self._tolerated_us = 0  # a queue that was found not to be ours
 

@@ -65,10 +65,10 @@ class Flow(SendBuffer):
     """A stream on its way to the peer, and the rules of its traffic."""
 
     # what no ordinary connection changes, see rare.py
-    bytes_resent = Rare(0)
-    segments_resent = Rare(0)
-    losses = Rare(0)  # how often something was found lost, by acks or by time
-    total_timeouts = Rare(0)
+    bytes_resent: Rare[int] = Rare(0)
+    segments_resent: Rare[int] = Rare(0)
+    losses: Rare[int] = Rare(0)  # how often something was found lost, by acks or by time
+    total_timeouts: Rare[int] = Rare(0)
     _resend_forced = Rare(False)  # the first fast retransmit does not wait for the window
     _duplicates_began_us = Rare(0)  # when the first of them came
 
@@ -113,12 +113,12 @@ class Flow(SendBuffer):
         self._rare: dict[str, Any] | None = None
         self._settings = settings
         self._crowd = crowd  # the flows of the port
-        self.segment_bytes = segment_bytes  # payload of a full packet
+        self.segment_bytes: int = segment_bytes  # payload of a full packet
 
         # how much
-        self.peer_window_bytes = 0
+        self.peer_window_bytes: int = 0
         self.steering: Steering | None = None  # created when there is more to send than a few packets
-        self.no_delay = False  # small writes leave at once although another small packet is in flight
+        self.no_delay: bool = False  # small writes leave at once although another small packet is in flight
         self._flush = False  # the short segment at the end of what is unsent leaves at once
         self._burst_segments = burst_segments(segment_bytes + HEADER_BYTES)
         self._limited_sequence = next_sequence - 1  # up to here the congestion window bounded what was sent
@@ -128,7 +128,7 @@ class Flow(SendBuffer):
         self._shrunk_bytes = 0  # by so much the last packet made it smaller
 
         # what we know of the path
-        self.round_trip = RoundTrip()
+        self.round_trip: RoundTrip = RoundTrip()
         self.mtu: MtuSearch | None = None  # set by the connection when there is much to send
         self._mtu_probe: Run | None = None  # under way
 
@@ -138,10 +138,10 @@ class Flow(SendBuffer):
         self._recovery_sequence = next_sequence - 1  # the window was cut for losses up to here
         self._cut_marks = (0, 0)  # spurious and given up segments when the window was cut; equal ones: nothing to undo
         self._reordering_quarters = 1  # of the shortest round trip; by so much packets may overtake each other
-        self.probe_due = False  # the tail shall be sent again to hear of what is in flight
+        self.probe_due: bool = False  # the tail shall be sent again to hear of what is in flight
         self._probes = 0  # tail probes since the last progress
-        self.timeouts = 0  # in a row, without a sign of life; too many end the connection
-        self.backoff = 0  # doublings of the timeout
+        self.timeouts: int = 0  # in a row, without a sign of life; too many end the connection
+        self.backoff: int = 0  # doublings of the timeout
         self._timer_started_us = 0  # the retransmission timer
         self._timed_out_us = -1  # the last timeout; what left before tells no round trip
         self._timeout_stands = False  # the controller's last cut was for a timeout
@@ -149,7 +149,7 @@ class Flow(SendBuffer):
         self._last_sent_us = 0  # new data
 
         # counters
-        self.bytes_sent = 0  # payload, first transmissions
+        self.bytes_sent: int = 0  # payload, first transmissions
 
     # -- questions --
 

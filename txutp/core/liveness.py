@@ -110,7 +110,7 @@ class Liveness:
     def __init__(self) -> None:
         self._last_sent_us = 0
         self._last_received_us = 0
-        self.answers_probes = False  # the peer has answered one
+        self.answers_probes: bool = False  # the peer has answered one
         self._probes = 0  # unanswered ones since the peer was heard; ever, as long as it has not answered any
         self._doubted_us = NEVER_US  # when an ICMP error said that nobody is there
         self._doubt_deadline_us = NEVER_US  # when the peer is to be probed again because of that

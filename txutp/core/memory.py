@@ -39,9 +39,9 @@ class ReceiveMemory:
 
     def __init__(self, limit_bytes: int, counters: PortCounters) -> None:
         self.counters: PortCounters = counters
-        self.held_bytes = 0
-        self.limit_bytes = limit_bytes
-        self.share_bytes = limit_bytes // SHARES  # what one connection may hold now
+        self.held_bytes: int = 0
+        self.limit_bytes: int = limit_bytes
+        self.share_bytes: int = limit_bytes // SHARES  # what one connection may hold now
 
     def charge(self, change_bytes: int) -> None:
         """A connection holds so much more, or less if it is negative."""

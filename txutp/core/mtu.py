@@ -50,17 +50,17 @@ class MtuSearch:
     )
 
     def __init__(self, start_bytes: int, largest_bytes: int, interface_bytes: int, peer_reads_extensions: bool) -> None:
-        self.largest_bytes = largest_bytes  # what interface and peer take
+        self.largest_bytes: int = largest_bytes  # what interface and peer take
         self._interface_bytes = interface_bytes
-        self.passed_bytes = start_bytes  # the largest that is known, or assumed, to arrive
-        self.probe_bytes = 0  # of the probe under way
+        self.passed_bytes: int = start_bytes  # the largest that is known, or assumed, to arrive
+        self.probe_bytes: int = 0  # of the probe under way
         self._start_bytes = start_bytes
         self._too_large_bytes = largest_bytes + 1  # the smallest that is known not to
         self._failures = 0  # of the size that was tried last
         self._hint_bytes = 0  # the size to try next, because a router said so
         self._waits_until_us = 0  # the search is over until then
         self.peer_reads_extensions: bool = peer_reads_extensions  # without that nothing is probed
-        self.question_due = False  # the connection shall ask for it
+        self.question_due: bool = False  # the connection shall ask for it
         self._questions_left = MAXIMUM_QUESTIONS
         self._question_us = 0  # earliest time of the next question
 

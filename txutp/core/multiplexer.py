@@ -90,29 +90,29 @@ class Multiplexer:
         link_mtu: Callable[[Address], int | None] = lambda address: None,
     ) -> None:
         """``link_mtu`` tells the largest IP packet that the interface towards an address takes; None: unknown."""
-        self.settings = settings
+        self.settings: Settings = settings
         self._link_mtu = link_mtu
-        self.buffer_limit_bytes = LARGEST_WINDOW_BYTES  # what the socket's own buffer can hold for one connection
-        self.window_limit_bytes = LARGEST_WINDOW_BYTES  # what it has turned out to hold
+        self.buffer_limit_bytes: int = LARGEST_WINDOW_BYTES  # what the socket's own buffer can hold for one connection
+        self.window_limit_bytes: int = LARGEST_WINDOW_BYTES  # what it has turned out to hold
         self._window_changed_us = -WINDOW_GROWS_US
         self.listening = False  # whether SYNs are welcome
-        self.counters = PortCounters()
-        self.ended = StreamTotals()  # of connections that are no longer here
-        self.memory = ReceiveMemory(settings.port_memory_bytes, self.counters)
-        self.downlink = Downlink(self.touch)
+        self.counters: PortCounters = PortCounters()
+        self.ended: StreamTotals = StreamTotals()  # of connections that are no longer here
+        self.memory: ReceiveMemory = ReceiveMemory(settings.port_memory_bytes, self.counters)
+        self.downlink: Downlink = Downlink(self.touch)
         self.touched: list[Connection] = []  # to be settled; each at most once
         self.failures: list[Exception] = []  # what congestion controllers raised, to be logged
         self.replies: deque[Batch] = deque(maxlen=1_000)  # single packets for those who have no connection
         self._random_bytes = random_bytes
-        self.draw_id = self._random_id  # chooses the receive ids of connections that we begin
+        self.draw_id: Callable[[], int] = self._random_id  # chooses the receive ids of connections that we begin
         self._headers = HeaderBlock(RUN_MAXIMUM_SEGMENTS)
         self._connections: dict[Key, Connection] = {}
         self._admission = Admission(self._connections, self._evict)
         self._watch = Watch(self._connections)
         self._cookies = SynCookies(random_bytes)
         self._tombstones = Tombstones()
-        self.small_paths = SmallPaths()  # the shell may let several ports share it
-        self.needed_until_us = 0  # peers may ask the tombstones for a last ack that was lost
+        self.small_paths: SmallPaths = SmallPaths()  # the shell may let several ports share it
+        self.needed_until_us: int = 0  # peers may ask the tombstones for a last ack that was lost
         self._closed_ports = ClosedPorts()
         self._crowd = Crowd()
         self._opening: dict[Address, dict[Connection, None]] = {}  # ours that are not answered yet, by remote address

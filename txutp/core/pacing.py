@@ -28,7 +28,7 @@ class Pacer:
     def __init__(self) -> None:
         self._credit = 0.0
         self._updated_us = 0
-        self.due_us = 0  # when the burst that was refused may leave; 0 if none was
+        self.due_us: int = 0  # when the burst that was refused may leave; 0 if none was
 
     def start(self, now_us: int) -> None:
         """Begin without credit: the first packet waits for its turn, too."""

@@ -16,7 +16,7 @@ class DeliveryRate:
     __slots__ = ("_acked_bytes", "_acked_us", "_started_us", "bytes_per_second")
 
     def __init__(self) -> None:
-        self.bytes_per_second = 0.0  # the last sample; 0 before there was one
+        self.bytes_per_second: float = 0.0  # the last sample; 0 before there was one
         self._started_us = 0
         self._acked_bytes = 0
         self._acked_us = 0  # the last time

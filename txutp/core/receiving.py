@@ -56,15 +56,15 @@ class ReceiveBuffer:
     )
 
     def __init__(self, capacity_bytes: int, memory: ReceiveMemory) -> None:
-        self.capacity_bytes = capacity_bytes
-        self.memory = memory  # of the whole UDP port
+        self.capacity_bytes: int = capacity_bytes
+        self.memory: ReceiveMemory = memory  # of the whole UDP port
         self._charged_bytes = 0  # what the port knows of
-        self.next_sequence = 0  # the one that comes next in order, unwrapped
+        self.next_sequence: int = 0  # the one that comes next in order, unwrapped
         self.ready: list[bytes] = NONE_READY  # in order, not taken yet
-        self.ready_bytes = 0
+        self.ready_bytes: int = 0
         self._gathered = 0  # so many pieces at the beginning stay as they are
-        self.early = NONE_EARLY  # sequence -> payload, behind a gap
-        self.early_bytes = 0
+        self.early: dict[int, bytes] = NONE_EARLY  # sequence -> payload, behind a gap
+        self.early_bytes: int = 0
         self._early_mask = 0  # the same as bits, see selective_ack_mask
 
     @property

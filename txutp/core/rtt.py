@@ -17,10 +17,10 @@ class RoundTrip:
     __slots__ = ("_full_size", "minimum_us", "smoothed_us", "unmeasured_probes", "variation_us")
 
     def __init__(self) -> None:
-        self.minimum_us = 0
-        self.smoothed_us = 0
-        self.variation_us = 0
-        self.unmeasured_probes = 0  # tail probes since the last sample
+        self.minimum_us: int = 0
+        self.smoothed_us: int = 0
+        self.variation_us: int = 0
+        self.unmeasured_probes: int = 0  # tail probes since the last sample
         self._full_size: DelayHistory | None = None
 
     @property

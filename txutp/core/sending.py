@@ -49,16 +49,20 @@ class Run:
     )
 
     def __init__(self, first: int, payloads: list[Buffer], segment_bytes: int, total_bytes: int, now_us: int) -> None:
-        self.first = first  # sequence number of the first segment, unwrapped
-        self.count = count = len(payloads)
-        self.segment_bytes = segment_bytes
-        self.total_bytes = total_bytes
-        self.payloads = payloads  # of each segment
-        self.sent_at_us = now_us  # of the first transmission
+        self.first: int = first  # sequence number of the first segment, unwrapped
+        count = len(payloads)
+        self.count: int = count
+        self.segment_bytes: int = segment_bytes
+        self.total_bytes: int = total_bytes
+        self.payloads: list[Buffer] = payloads  # of each segment
+        self.sent_at_us: int = now_us  # of the first transmission
         # one bit per segment, the first is bit 0.  Lost: given up and not sent again yet.  Given up: ever, so that a
         # late arrival shows that it was too early.  Resent: sent more than once, so useless for round trips (Karn).
-        self.every = (1 << count) - 1
-        self.acked = self.lost = self.given_up = self.resent = 0
+        self.every: int = (1 << count) - 1
+        self.acked: int = 0
+        self.lost: int = 0
+        self.given_up: int = 0
+        self.resent: int = 0
         self.resent_at_us: dict[int, int] | None = None  # bit number -> last transmission
 
     @property
@@ -116,22 +120,22 @@ class SendBuffer:
     )
 
     def __init__(self, next_sequence: int) -> None:
-        self.next_sequence = next_sequence  # of the next new segment, unwrapped
-        self.first_unacked = next_sequence
-        self.flight_bytes = 0
-        self.unsent_bytes = 0
-        self.lost_together = False  # neighbours were, when something was found lost the last time
-        self.lost_segments = 0  # bits set in all `lost` masks
-        self.newest_delivered_us = 0  # when the latest segment that we know to have arrived was sent (RFC 8985)
-        self.highest_delivered = next_sequence - 1
-        self.reordering_seen = False  # packets overtake each other on this path
-        self.given_up_segments = 0  # ever; of these...
-        self.spurious_segments = 0  # ...so many arrived after all, by their first transmission
-        self.selective_seen = False  # the peer has named a segment behind a gap
-        self.nameless_segments = 0  # arrived behind a gap, as duplicate acks say without naming them
-        self.nameless_sequence = next_sequence - 1  # the last segment that may be one of them
-        self.fills_gap = False  # the last ack may be late for all that it covers but one
-        self.undersized_sequence = next_sequence - 1  # the last short segment; at most one is in flight
+        self.next_sequence: int = next_sequence  # of the next new segment, unwrapped
+        self.first_unacked: int = next_sequence
+        self.flight_bytes: int = 0
+        self.unsent_bytes: int = 0
+        self.lost_together: bool = False  # neighbours were, when something was found lost the last time
+        self.lost_segments: int = 0  # bits set in all `lost` masks
+        self.newest_delivered_us: int = 0  # when the latest segment that we know to have arrived was sent (RFC 8985)
+        self.highest_delivered: int = next_sequence - 1
+        self.reordering_seen: bool = False  # packets overtake each other on this path
+        self.given_up_segments: int = 0  # ever; of these...
+        self.spurious_segments: int = 0  # ...so many arrived after all, by their first transmission
+        self.selective_seen: bool = False  # the peer has named a segment behind a gap
+        self.nameless_segments: int = 0  # arrived behind a gap, as duplicate acks say without naming them
+        self.nameless_sequence: int = next_sequence - 1  # the last segment that may be one of them
+        self.fills_gap: bool = False  # the last ack may be late for all that it covers but one
+        self.undersized_sequence: int = next_sequence - 1  # the last short segment; at most one is in flight
         self._named = 0  # all that selective acks have named; bit `i` is `_named_ack + 2 + i`
         self._named_ack = 0
         self._searched_below = 0  # `detect_losses` has given up all that lies below this number...

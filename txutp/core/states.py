@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SYN_SENT, SYN_RECEIVED, CONNECTED, CLOSED = range(4)
 STATE_NAMES = ("SYN_SENT", "SYN_RECEIVED", "CONNECTED", "CLOSED")
-MOVES = {
+MOVES: dict[int, tuple[int, ...]] = {
     SYN_SENT: (CONNECTED, CLOSED),
     SYN_RECEIVED: (CONNECTED, CLOSED),
     CONNECTED: (CLOSED,),

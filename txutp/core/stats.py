@@ -67,8 +67,14 @@ class StreamTotals:
 
     def __init__(self) -> None:
         self.connections: int = 0  # of which this is the sum
-        self.bytes_acked = self.bytes_received = self.bytes_retrans = self.bytes_sent = 0
-        self.segs_in = self.segs_out = self.segs_retrans = self.timeouts = 0
+        self.bytes_acked: int = 0
+        self.bytes_received: int = 0
+        self.bytes_retrans: int = 0
+        self.bytes_sent: int = 0
+        self.segs_in: int = 0
+        self.segs_out: int = 0
+        self.segs_retrans: int = 0
+        self.timeouts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,22 +95,22 @@ class Yielding:
         now_us: int,
     ) -> None:
         """``open_window`` lets a packet leave that tells the peer of its window."""
-        self.open_window = open_window
+        self.open_window: Callable[[], None] = open_window
         self._target_delay_us = target_delay_us
         self._downlink = downlink
 
         # what is measured
         self._path = PathDelay()  # `ours` is the way in
-        self.round_trip = RoundTrip()
-        self.round_trip_us = 0  # of the last full-size packet
+        self.round_trip: RoundTrip = RoundTrip()
+        self.round_trip_us: int = 0  # of the last full-size packet
         self._timestamp_us = -1  # of the last full-size packet...
         self._ticked_us = now_us  # ...and when it was another one for the last time
-        self.waited_us = 0  # a full-size packet in queues on its way to us
-        self.heard_us = now_us
-        self.segment_bytes = 0  # the payload of a full packet
+        self.waited_us: int = 0  # a full-size packet in queues on its way to us
+        self.heard_us: int = now_us
+        self.segment_bytes: int = 0  # the payload of a full packet
         self._smaller_segments = 0  # smaller ones, in a row
         self._arrived_bytes = bytes_received  # payload of the connection, at the last look
-        self.rate = 0.0  # bytes per second, in the last interval
+        self.rate: float = 0.0  # bytes per second, in the last interval
         self._interval_us = now_us
         self._interval_bytes = 0
         self._step = 0  # segments between two looks
@@ -118,17 +118,17 @@ class Yielding:
 
         # while peers are held back
         self._offered_bytes = 0.0  # what may be on its way; 0 before it was bounded
-        self.share_bytes = 0.0  # the part of the window of all
-        self.granted_bytes = 0.0  # while peers take turns
-        self.granted_us = 0
+        self.share_bytes: float = 0.0  # the part of the window of all
+        self.granted_bytes: float = 0.0  # while peers take turns
+        self.granted_us: int = 0
         self._looks_again_us = 0
-        self.is_in_row = False  # waits for its turn
+        self.is_in_row: bool = False  # waits for its turn
         self._round_us = 0  # a round ends when the peer has used its window, or should have
         self._round_bytes = 0
         self._edge_bytes = 0.0  # so far the peer may have come
-        self.uses_window = True  # in the last round
+        self.uses_window: bool = True  # in the last round
         self._lost_sequence = -1  # all that is missing before it was counted as lost
-        self.lost_us = -SECOND_US  # when
+        self.lost_us: int = -SECOND_US  # when
 
     # -- questions --
 

@@ -55,7 +55,7 @@ class Capacity:
     )
 
     def __init__(self) -> None:
-        self.overflowed = False  # the last window that lost something did so at the known depth of the queue
+        self.overflowed: bool = False  # the last window that lost something did so at the known depth of the queue
         self._overflowed_us = -REMEMBERED_US  # the last time
         self._depth_us = 0.0  # 0: unknown
         self._window = 0.0  # that lost something

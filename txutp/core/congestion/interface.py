@@ -50,14 +50,14 @@ class Acknowledgement:
         window_limited: bool,
         delivery_rate: float = 0.0,
     ) -> None:
-        self.now_us = now_us
-        self.acked_bytes = acked_bytes  # that were not acknowledged before
-        self.sent_us = sent_us  # when the latest packet left that is known to have arrived
-        self.one_way_delay_us = one_way_delay_us
-        self.round_trip_delay_us = round_trip_delay_us
-        self.round_trip = round_trip
-        self.window_limited = window_limited  # the window, not application or peer, bounded what was in flight
-        self.delivery_rate = delivery_rate  # bytes per second, if a sample of it ends with this packet; else 0
+        self.now_us: int = now_us
+        self.acked_bytes: int = acked_bytes  # that were not acknowledged before
+        self.sent_us: int = sent_us  # when the latest packet left that is known to have arrived
+        self.one_way_delay_us: int | None = one_way_delay_us
+        self.round_trip_delay_us: int | None = round_trip_delay_us
+        self.round_trip: RoundTrip = round_trip
+        self.window_limited: bool = window_limited  # the window, not application or peer, bounded what was in flight
+        self.delivery_rate: float = delivery_rate  # bytes per second, if a sample of it ends with this packet; else 0
 
 
 class Controller(Protocol):

@@ -32,12 +32,12 @@ class Ledbat:
         "target_delay_us",
     )
 
-    pacing_gain = 0.0  # none of the references paces
+    pacing_gain: float = 0.0  # none of the references paces
 
     def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
-        self.segment_bytes = segment_bytes
-        self.target_delay_us = TARGET_DELAY_US if target_delay_us is None else target_delay_us
-        self.slow_start = True
+        self.segment_bytes: int = segment_bytes
+        self.target_delay_us: int = TARGET_DELAY_US if target_delay_us is None else target_delay_us
+        self.slow_start: bool = True
         self._window = float(INITIAL_WINDOW_SEGMENTS * segment_bytes)
         self._threshold_bytes = INF
         self._before_cut = (0.0, self._threshold_bytes, False)  # window, threshold and slow start

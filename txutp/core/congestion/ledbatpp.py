@@ -43,12 +43,12 @@ class LedbatPlusPlus:
         "target_delay_us",
     )
 
-    pacing_gain = 1.25
+    pacing_gain: float = 1.25
 
     def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
-        self.segment_bytes = segment_bytes
-        self.target_delay_us = TARGET_DELAY_US if target_delay_us is None else target_delay_us
-        self.slow_start = True
+        self.segment_bytes: int = segment_bytes
+        self.target_delay_us: int = TARGET_DELAY_US if target_delay_us is None else target_delay_us
+        self.slow_start: bool = True
         self._initial = True  # the slow start that ends by delay
         self._window = float(INITIAL_WINDOW_SEGMENTS * segment_bytes)
         self._threshold = float("inf")

@@ -54,7 +54,7 @@ class Overload:
     )
 
     def __init__(self) -> None:
-        self.rate_limit = 0.0  # bytes per second; 0 is without limit
+        self.rate_limit: float = 0.0  # bytes per second; 0 is without limit
         self._acked_bytes = 0
         self._lost_bytes = 0
         self._active_us = 0  # length of this interval without silence

@@ -118,15 +118,15 @@ class Shallow:
         "wanted_delay_us",
     )
 
-    pacing_gain = 1.25
+    pacing_gain: float = 1.25
 
     def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
-        self.segment_bytes = segment_bytes
-        self.wanted_delay_us = TARGET_DELAY_US if target_delay_us is None else target_delay_us
-        self.target_delay_us = self.wanted_delay_us  # with tolerance for noise and slow links
+        self.segment_bytes: int = segment_bytes
+        self.wanted_delay_us: int = TARGET_DELAY_US if target_delay_us is None else target_delay_us
+        self.target_delay_us: int = self.wanted_delay_us  # with tolerance for noise and slow links
 
         # the window, in bytes
-        self.slow_start = True
+        self.slow_start: bool = True
         self._window = float(INITIAL_WINDOW_SEGMENTS * segment_bytes)
         self._threshold = float("inf")  # slow start ends here; after a timeout only
         self._before_cut = (0.0, False, 0.0)  # window, slow start and saved window before the last cut
@@ -145,7 +145,7 @@ class Shallow:
         self._sampled_us = 0  # the last time
         self._average_us = 0.0  # unfiltered, for judging losses
         self._noise_us = 0.0  # delay that is there without a queue of ours
-        self.base_us = 0  # round trip of the empty path
+        self.base_us: int = 0  # round trip of the empty path
 
         # rounds: each ends when a packet that was sent in it is acknowledged
         self._round_started_us = -1

@@ -51,11 +51,11 @@ class Steering:
         self._small_segments = 0  # in a crowd the pace alone keeps a smaller window than this
         self._look_around()
         self._beat = 0  # the last one at which the pace alone kept the window
-        self.delay = PathDelay()
-        self.delivery = DeliveryRate()
-        self.overload = Overload()
-        self.bursts = Bursts()
-        self.queue_delay_us = 0  # the last sample, by both signals
+        self.delay: PathDelay = PathDelay()
+        self.delivery: DeliveryRate = DeliveryRate()
+        self.overload: Overload = Overload()
+        self.bursts: Bursts = Bursts()
+        self.queue_delay_us: int = 0  # the last sample, by both signals
         self._pacer = Pacer() if self.controller.pacing_gain else None
         if self._is_small:
             self._pacer = self._pacer or Pacer()
