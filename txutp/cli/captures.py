@@ -50,7 +50,7 @@ class Capture:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.skipped = 0
+        self.skipped: int = 0
 
     def __iter__(self) -> Iterator[CapturedDatagram]:
         with self._path.open("rb") as file:

@@ -49,7 +49,7 @@ class Tally:
     """Bytes that went by: how many, and which."""
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self.bytes: int = 0
         self._hash = hashlib.sha256()
 
     @property
@@ -68,7 +68,7 @@ class Source:
     """Writes pseudo-random bytes as fast as the transport takes them, then ends our half of the connection."""
 
     def __init__(self, transport: Any, total_bytes: int) -> None:
-        self.sent = Tally()
+        self.sent: Tally = Tally()
         self._transport = transport
         self._left_bytes = total_bytes
         self._random = random.Random()
@@ -115,7 +115,7 @@ class Exchange(Protocol):
     transport: Any
 
     def __init__(self, total_bytes: int) -> None:
-        self.received = Tally()
+        self.received: Tally = Tally()
         self.finished: Deferred[None] = Deferred()
         self.reason: Failure | None = None
         self._total_bytes = total_bytes

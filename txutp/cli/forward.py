@@ -89,7 +89,7 @@ class Forwarding(Factory):
         self._open: dict[Relay, Deferred[Any] | None] = {}
         self._waiting: list[Relay] = []
         self._quiet: list[Deferred[None]] = []
-        self.carried = 0
+        self.carried: int = 0
 
     def buildProtocol(self, addr: Any) -> Side:
         relay = Relay()

@@ -35,7 +35,7 @@ class Series:
         self.lost_seconds: list[float] = []
         self.resent_seconds: list[float] = []
         self.begun_seconds: float | None = None
-        self.ended_seconds = 0.0
+        self.ended_seconds: float = 0.0
 
     def add(self, event: dict[str, Any]) -> None:
         """Take the next event."""

@@ -26,9 +26,9 @@ class Side(Protocol):
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self.received_bytes = 0
-        self.read_ended = False  # the stream that comes has ended
-        self.gone = False
+        self.received_bytes: int = 0
+        self.read_ended: bool = False  # the stream that comes has ended
+        self.gone: bool = False
         self._write_ended = False  # we have ended the stream that goes
 
     def connectionMade(self) -> None:
@@ -99,9 +99,9 @@ class Relay:
 
     def __init__(self, first_connected: Callable[[], object] = lambda: None) -> None:
         self.first_connected = first_connected
-        self.sides = Side(self), Side(self)
+        self.sides: tuple[Side, Side] = Side(self), Side(self)
         self.sides[0].other, self.sides[1].other = self.sides[1], self.sides[0]
-        self.ending = False
+        self.ending: bool = False
         self.ended: Deferred[None] = Deferred()
         self._failure: Failure | None = None
 

@@ -34,7 +34,7 @@ RATE_SECONDS = 0.5
 STATES = {"SYN_SENT": "syn", "SYN_RECEIVED": "half", "CONNECTED": "up"}
 
 # By which columns one may sort; descending, but for names.
-SORTS = {
+SORTS: dict[str, Callable[[Any], Any]] = {
     "rate": lambda row: -(row["out_bytes_per_second"] + row["in_bytes_per_second"]),
     "out": lambda row: -row["out_bytes_per_second"],
     "in": lambda row: -row["in_bytes_per_second"],

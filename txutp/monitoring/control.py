@@ -111,7 +111,7 @@ class ControlFactory(Factory):
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
-        self.monitor = monitor_of(reactor)
+        self.monitor: Monitor = monitor_of(reactor)
         self.clients: set[Control] = set()
 
     def stopFactory(self) -> None:

@@ -42,7 +42,7 @@ COUNTERS = {
 }
 
 # Gauges of one connection: from a field of ``ConnectionStats`` to a name, a factor and a sentence.
-CONNECTION_GAUGES = {
+CONNECTION_GAUGES: dict[str, tuple[str, float, str]] = {
     "rtt": ("rtt_seconds", 1e-3, "Round-trip time, smoothed."),
     "queue_delay": ("queue_delay_seconds", 1e-3, "Time that packets wait in queues on their way to the peer."),
     "receive_queue_delay": ("receive_queue_delay_seconds", 1e-3, "Time that the peer's packets wait in queues."),

@@ -28,7 +28,7 @@ class Channel(Protocol):
 
     def __init__(self, role: Any) -> None:
         self.role = role
-        self.gone = False
+        self.gone: bool = False
         self._rest = b""  # the beginning of a line
         self._block_bytes = 0  # left of the block that comes now
         self._told = False

@@ -50,7 +50,7 @@ class Place:
         """Raises ``OSError`` if there is no such folder."""
         self.overwrite = overwrite
         # Asked for once: the answer changes it for a moment, for all threads.
-        self.umask = os.umask(0o077)
+        self.umask: int = os.umask(0o077)
         os.umask(self.umask)
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -95,9 +95,9 @@ class Incoming:
     def __init__(self, place: Place, offer: Offer) -> None:
         """Raises ``NotStored``."""
         self.offer = offer
-        self.have_bytes = 0
-        self.have_sha256 = NOTHING_SHA256
-        self.whole = False  # what is there already is the final file
+        self.have_bytes: int = 0
+        self.have_sha256: str = NOTHING_SHA256
+        self.whole: bool = False  # what is there already is the final file
         self._overwrite = place.overwrite
         self._umask = place.umask
         self._name = offer.path[-1]

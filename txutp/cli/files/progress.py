@@ -21,10 +21,10 @@ class Progress:
         self._counted: dict[tuple[str, ...], int] = {}
         self.path: tuple[str, ...] = ()
         """The file that is under way, or was the last one."""
-        self.total_bytes = 0
-        self.done_bytes = 0
+        self.total_bytes: int = 0
+        self.done_bytes: int = 0
         """Those that need not be sent (any more)."""
-        self.moved_bytes = 0
+        self.moved_bytes: int = 0
         """Those that were sent over the network."""
         self.queue_ms: float | None = None
         """How long the packets with the data waited in queues, as the sender measured it last."""

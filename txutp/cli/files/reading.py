@@ -95,7 +95,7 @@ class Reading:
         self._entry = entry
         self._descriptor = os.open(entry.place, READING)
         self.hash = hashlib.sha256()
-        self.left_bytes = entry.size_bytes
+        self.left_bytes: int = entry.size_bytes
         try:
             self.check()
         except BaseException:

@@ -104,10 +104,10 @@ class Session:
         self.host: str | None = None
         self.address: Any = None
         self.problem: Exception | None = None
-        self.complete = False
+        self.complete: bool = False
         """Whether the sender has heard what became of each of its files, and need not try again."""
-        self.files = 0
-        self.total_bytes = 0
+        self.files: int = 0
+        self.total_bytes: int = 0
 
     @property
     def silent_seconds(self) -> float:

@@ -36,7 +36,7 @@ class Sender:
         self._reactor = reactor
         self._progress = progress
         self.entries = entries
-        self.connected = False
+        self.connected: bool = False
         """Whether a receiver has accepted us, in this run or before."""
 
     async def run(self, endpoint: Any) -> None:

@@ -50,9 +50,10 @@ class Options:
         self.wait_seconds: float = options["wait"]
         self.port: int = DEFAULT_PORT if options["port"] is None else options["port"]
         self.congestion: str | None = options["congestion"]
-        self.target_delay_us = None if options["target"] is None else round(options["target"] * 1e6)
+        target_seconds: float | None = options["target"]
+        self.target_delay_us: int | None = None if target_seconds is None else round(target_seconds * 1e6)
         self._check(options)
-        self.parameters = Parameters(
+        self.parameters: Parameters = Parameters(
             seconds=DEFAULT_SECONDS if options["seconds"] is None else options["seconds"],
             total_bytes=options["total_bytes"],
             streams=options["parallel"],

@@ -33,7 +33,7 @@ class Client:
         self.results = results
         self.began: Deferred[None] = Deferred()
         """Fires when data begin to flow; the token and the peer's address are known then."""
-        self.token = ""
+        self.token: str = ""
         self.peer_address: Any = None
         self.answer: dict[str, Any] = {}
 

@@ -41,7 +41,7 @@ class Peer(Protocol):
     def __init__(self, make_role: Callable[[Peer], Any]) -> None:
         """``make_role`` is called when the connection is made."""
         self._make_role = make_role
-        self.gone = False
+        self.gone: bool = False
         self.ended: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:

@@ -14,7 +14,7 @@ LINES: dict[str, tuple[str, str, Any]] = {
     "client_to_server": ("client to server", BLUE, SOLID),
     "server_to_client": ("server to client", ORANGE, DASHED),
 }
-WAY_BACK = {"color": GREEN, "linestyle": DOTTED}
+WAY_BACK: dict[str, Any] = {"color": GREEN, "linestyle": DOTTED}
 SIZE_INCHES = (8, 7)
 
 

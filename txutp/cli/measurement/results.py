@@ -102,7 +102,7 @@ class Results:
         """``keep`` keeps all intervals; else memory does not grow."""
         self.parameters = parameters
         self.intervals: list[Interval] = []
-        self.senders = [
+        self.senders: list[str] = [
             end for end, sends in ((CLIENT, parameters.client_sends), (SERVER, parameters.server_sends)) if sends
         ]
         self._keep = keep

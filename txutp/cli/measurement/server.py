@@ -33,7 +33,7 @@ class Server(Factory):
         self.reactor = reactor
         self.on_test = on_test
         self.keep = keep
-        self.offers = offers if offers is not None else {}
+        self.offers: dict[str, Any] = offers if offers is not None else {}
         self.sessions: dict[str, Session] = {}
 
     def buildProtocol(self, addr: Any) -> Peer:
@@ -127,9 +127,9 @@ class Session:
         self._server = server
         self.token = token
         self._peer = peer
-        self.peer_address = peer.transport.getPeer()
-        self.results = Results(parameters, server.keep)
-        self.control = Control(peer, self._heard, self.fail, lines)
+        self.peer_address: Any = peer.transport.getPeer()
+        self.results: Results = Results(parameters, server.keep)
+        self.control: Control = Control(peer, self._heard, self.fail, lines)
         self.ended: Deferred[Exception | None] = Deferred()
         self._tell: Tell | None = None
         self._test = Test(server.reactor, SERVER, self.control, self.results, self._told)

@@ -103,11 +103,11 @@ class DataStream:
         self._receiving_done = not receives
         self._last = StreamSample()
         self._stopped = False
-        self.written_bytes = 0
-        self.received_bytes = 0
-        self.received_at = 0.0
-        self.sent_at = 0.0
-        self.gone = False
+        self.written_bytes: int = 0
+        self.received_bytes: int = 0
+        self.received_at: float = 0.0
+        self.sent_at: float = 0.0
+        self.gone: bool = False
         self.failure: Failure | None = None
 
     @property

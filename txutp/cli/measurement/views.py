@@ -32,9 +32,9 @@ class Printer:
     def __init__(self, as_json: bool, json_stream: bool) -> None:
         self._as_json = as_json
         self._json_stream = json_stream
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console: Console = Console(highlight=False, soft_wrap=True)
         self.on_closed: Callable[[], object] = lambda: None
-        self.closed = False
+        self.closed: bool = False
 
     def line(self, text: str, style: str | None = None) -> None:
         """Print a line for people."""
@@ -68,7 +68,7 @@ class TestView:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self.printer = Printer(options.as_json, options.json_stream)
+        self.printer: Printer = Printer(options.as_json, options.json_stream)
         self._results = Results(options.parameters, keep=options.as_json or options.plot is not None)
         self._client: Client | None = None
         self._screen: Screen | None = None
@@ -136,7 +136,7 @@ class CompareView:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self.printer = Printer(options.as_json, options.json_stream)
+        self.printer: Printer = Printer(options.as_json, options.json_stream)
         self._comparison: Comparison | None = None
 
     async def run(self, reactor: Any) -> None:
@@ -186,7 +186,7 @@ class SessionView:
     def __init__(self, printer: Printer, session: Session) -> None:
         self._printer = printer
         self._session = session
-        self.peer = named(session.peer_address)
+        self.peer: str = named(session.peer_address)
         printer.event("start", self._start())
         printer.line(f"Test with {self.peer}: {told(session.results.parameters)}.")
 
