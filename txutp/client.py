@@ -66,7 +66,7 @@ class UTPClientTransport(TLSCapableTransport):
     """The transport of an outgoing connection: from a name to addresses, to a connection, to a protocol."""
 
     _tlsClientDefault = True
-    logstr = "Uninitialized"  # as TCP has it
+    logstr: str = "Uninitialized"  # as TCP has it
 
     def __init__(self, connector: UTPConnector, settings: Settings) -> None:
         self._connector: UTPConnector | None = connector
@@ -77,7 +77,7 @@ class UTPClientTransport(TLSCapableTransport):
         self._next_call: Timer | None = None  # tries the next address
         self._looks = 0  # turns that have read since time was up
         self._problem: Exception | None = None  # why the last attempt failed
-        self.hostname = connector.host
+        self.hostname: str = connector.host
         self.addr: Any = (connector.host, connector.port)
         nowhere: Any = Nowhere(connector.reactor)
         super().__init__(nowhere, None)
@@ -344,18 +344,18 @@ class UTPConnector(base.BaseConnector):
             except OSError as problem:
                 raise error.ServiceNameUnknownError(string=f"{problem} ({port!r})") from problem
         port = checked_port(port, 1)
-        self.is_numeric = is_numeric(checked_host(host))
+        self.is_numeric: bool = is_numeric(checked_host(host))
         timeout = checked_timeout(timeout)
         # The one connection to a numeric address has a timer anyhow, and keeps the time itself.  Else the time is for
         # all of them together, and for the search for addresses.
-        self.lone_timeout_us = NEVER_US
+        self.lone_timeout_us: int = NEVER_US
         if self.is_numeric and timeout is not None:
             self.lone_timeout_us = round(timeout * SECOND_US)
             timeout = None
         super().__init__(factory, timeout, reactor)  # type: ignore[arg-type]
         self.host = host
         self.port = port
-        self.bindAddress = checked_bind_address(bindAddress)
+        self.bindAddress: tuple[str, int] | None = checked_bind_address(bindAddress)
         self._settings = checked_settings(settings) or USUAL_SETTINGS
 
     def connect(self) -> None:

@@ -67,14 +67,14 @@ class UTPPort:
         datagramProtocol: Any = None,
         fileDescriptor: int | None = None,
     ) -> None:
-        self.port = checked_port(port, 0)
+        self.port: int = checked_port(port, 0)
         self.factory = factory
-        self.backlog = checked_backlog(backlog)
-        self.interface = checked_interface(interface)
+        self.backlog: int = checked_backlog(backlog)
+        self.interface: str = checked_interface(interface)
         self.reactor = reactor
-        self.connected = False
-        self.disconnected = False
-        self.sessionno = 0
+        self.connected: bool = False
+        self.disconnected: bool = False
+        self.sessionno: int = 0
         settings = checked_settings(settings) or Settings()
         self._settings = replace(settings, maximum_half_open=max(backlog, settings.maximum_half_open))
         self._companion = None if datagramProtocol is None else Companion(datagramProtocol)

@@ -88,12 +88,12 @@ class UTPProtocol(DatagramProtocol):
     ) -> None:
         """Without ``lasting`` the UDP port closes with the last connection; a ``shared`` one in the turn after that."""
         self.reactor = reactor
-        self.settings = Settings() if settings is None else settings
+        self.settings: Settings = Settings() if settings is None else settings
         self.accept = accept
         self.foreign_datagram_received = foreign_datagram_received
         self._prefix = prefix
         environment = environment_of(reactor)
-        self.now_us = environment.monotonic_us
+        self.now_us: Callable[[], int] = environment.monotonic_us
         self._call_later: Callable[..., Timer] = timers_of(reactor).call_later
         self.multiplexer: Multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
         self.multiplexer.small_paths = small_paths_of(reactor)

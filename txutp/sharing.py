@@ -44,7 +44,9 @@ ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"
 
 # A port that has these like another one can be shared; all other settings belong to each connection.  ``dscp`` belongs
 # to each as well (``udp/marking.py``), but a system may only know one for the whole socket.
-limits_of = attrgetter("maximum_connections", "maximum_connections_per_address", "resets_per_second", "dscp")
+limits_of: Callable[[Settings], tuple[Any, ...]] = attrgetter(
+    "maximum_connections", "maximum_connections_per_address", "resets_per_second", "dscp"
+)
 
 Accept = Callable[[Connection], None]
 

@@ -30,8 +30,12 @@ SERVERS, ALL = (SERVER, ADOPTED), (SERVER, ADOPTED, CLIENT)
 
 # The form of each kind of string; its parts that may come without a name, in order; the parts that it needs.
 FORMS = {SERVER: "utp:PORT", ADOPTED: "utp:fd=NUMBER", CLIENT: "utp:HOST:PORT"}
-POSITIONAL = {SERVER: ("port", "interface", "backlog"), ADOPTED: (), CLIENT: ("host", "port")}
-REQUIRED = {SERVER: ("port",), ADOPTED: ("fd",), CLIENT: ("host", "port")}
+POSITIONAL: dict[str, tuple[str, ...]] = {
+    SERVER: ("port", "interface", "backlog"),
+    ADOPTED: (),
+    CLIENT: ("host", "port"),
+}
+REQUIRED: dict[str, tuple[str, ...]] = {SERVER: ("port",), ADOPTED: ("fd",), CLIENT: ("host", "port")}
 
 # Options of servers and clients with the same meaning.
 COUNTERPARTS = {"interface": "bindAddress", "bindAddress": "interface"}

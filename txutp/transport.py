@@ -76,15 +76,15 @@ class UTPTransport:
 
     TLS = False
     bufferSize = 65_536
-    disconnected = False
-    disconnecting = False
-    connected = 0
+    disconnected: bool = False
+    disconnecting: bool = False
+    connected: int = 0
     producer: Any = None
-    streamingProducer = False
+    streamingProducer: bool = False
     protocol: Any = None
 
     # What most connections never change stands here, where thousands of idle ones share it.
-    hungry = False  # there may be more to send, or to tell, when something has left
+    hungry: bool = False  # there may be more to send, or to tell, when something has left
     logstr: str = "-"
     _peer: Any = None
     _host: Any = None
@@ -101,7 +101,7 @@ class UTPTransport:
     _unread: Unread | None = None  # the connection has ended before its reader took everything
 
     def __init__(self, utp: UTPProtocol, connection: Connection | None) -> None:
-        self.reactor = utp.reactor
+        self.reactor: Any = utp.reactor
         self._utp: UTPProtocol | Unread = utp
         self._connection = connection
 

@@ -9,6 +9,7 @@ Until then the connection counts for the limits of its port: on connections, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorCore
@@ -28,8 +29,8 @@ class Unread:
     def __init__(self, transport: Any, connection: Connection) -> None:
         self.utp: Any = transport._utp
         self.reactor: Any = self.utp.reactor
-        self.now_us = self.utp.now_us
-        self.port_address = self.utp.port_address
+        self.now_us: Callable[[], int] = self.utp.now_us
+        self.port_address: Any = self.utp.port_address
         self._transport = transport
         self._connection = connection
         self._call: Timer | None = None  # settles the transport

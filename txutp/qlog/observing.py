@@ -60,7 +60,7 @@ class Traced:
     _log = Logger()
 
     def __init__(self, connection: Connection, sinks: list[Sink]) -> None:
-        self.trace = ConnectionTrace(connection)
+        self.trace: ConnectionTrace = ConnectionTrace(connection)
         self.sinks = sinks
         self._has_failed = False
 
@@ -140,7 +140,7 @@ class Observer:
         self._utp = utp
         self._sinks: list[Sink] = []
         self._traced: dict[Connection, Traced] = {}
-        self.busy = False  # a run is being received, of which each datagram may be received again alone
+        self.busy: bool = False  # a run is being received, of which each datagram may be received again alone
 
     @classmethod
     def of(cls, utp: UTPProtocol) -> Observer:

@@ -56,7 +56,7 @@ def address_of(address: Any) -> Address:
 class Duplex(Readable):
     """A stream in both directions."""
 
-    writableHighWaterMark = UTPTransport.bufferSize
+    writableHighWaterMark: int = UTPTransport.bufferSize
     """Unsent bytes above which ``write`` returns False."""
 
     def __init__(self, reactor: Any = None, allowHalfOpen: bool = False) -> None:
@@ -76,7 +76,7 @@ class Duplex(Readable):
     def _renew(self) -> None:
         super()._renew()
         self.connecting = False
-        self.bytesWritten = 0
+        self.bytesWritten: int = 0
         """Bytes that were passed to ``write``, sent or not."""
         self._arrived_bytes = 0  # of those, when the timer fired the last time
 

@@ -47,7 +47,7 @@ class Readable(Handle[SocketEvent]):
     def _renew(self) -> None:
         """Reset the state that belongs to one connection."""
         self.destroyed = False
-        self.bytesRead = 0
+        self.bytesRead: int = 0
         """Bytes that have arrived, delivered or not."""
         self._problem: BaseException | None = None  # what destroyed us
         self._transport: Any = None  # while connected
@@ -190,7 +190,7 @@ class Pipe:
     def __init__(self, source: Readable, destination: Writable, end: bool) -> None:
         self.source = source
         self.destination = destination
-        self.full = False  # waits for `drain`
+        self.full: bool = False  # waits for `drain`
         self._end = end
         self._listeners: list[tuple[Emitter[Any], str, Callable[..., Any]]] = [
             (source, "data", self._data),

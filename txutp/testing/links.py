@@ -98,7 +98,7 @@ class Trace:
 
     def __init__(self, opportunities_ms: Sequence[int], packet_bytes: int = 1_504) -> None:
         """``ValueError`` unless the numbers rise from 0 or more, and the last one is at least 1."""
-        self.opportunities_ms = list(opportunities_ms)
+        self.opportunities_ms: list[int] = list(opportunities_ms)
         self.packet_bytes = packet_bytes
         if not self.opportunities_ms or self.opportunities_ms[-1] < 1 or self.opportunities_ms[0] < 0:
             raise ValueError("a trace has at least one opportunity after its first millisecond, and none before 0")
@@ -316,7 +316,7 @@ class ThinnedAcks:
 
     def __init__(self, every_us: int) -> None:
         self.every_us = every_us
-        self.dropped = 0
+        self.dropped: int = 0
         self._held: dict[tuple[Address, Address, bytes], tuple[int, Datagram]] = {}  # of flows, by their ids
 
     def pass_us(self, datagram: Datagram, leaves_us: int) -> int | None:

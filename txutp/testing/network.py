@@ -114,8 +114,8 @@ class Network:
         """``interface_mtu_bytes`` is what every host knows of its interface, for those who search the path's MTU."""
         self.seed = seed
         self.interface_mtu_bytes = interface_mtu_bytes
-        self.random = random.Random(seed)
-        self.now_us = 0
+        self.random: random.Random = random.Random(seed)
+        self.now_us: int = 0
         self.ports: dict[Address, SimulatedPort] = {}
         self._links: dict[tuple[str, str], Link] = {}
         self._reactors: dict[str, SimulatedReactor] = {}

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txutp.core.settings import Settings
 from txutp.endpoints import UTPClientEndpoint, UTPServerEndpoint
-from txutp.testing.network import Link, Network, Recorder
+from txutp.testing.network import Link, Network, Recorder, SimulatedReactor
 
 SERVER_HOST = "10.0.0.1"
 CLIENT_HOST = "10.0.0.2"
@@ -74,10 +75,12 @@ class Pair:
     def __post_init__(self) -> None:
         self.network: Network = Network(self.seed, self.interface_mtu_bytes)
         self.network.connect(CLIENT_HOST, SERVER_HOST, self.link, self.back)
-        self.up = self.network.link(CLIENT_HOST, SERVER_HOST)
-        self.down = self.network.link(SERVER_HOST, CLIENT_HOST)
-        self.server_reactor = self.network.reactor(SERVER_HOST)
-        self.client_reactor = self.network.reactor(CLIENT_HOST, self.client_offset_us, self.client_drift_ppm)
+        self.up: Link = self.network.link(CLIENT_HOST, SERVER_HOST)
+        self.down: Link = self.network.link(SERVER_HOST, CLIENT_HOST)
+        self.server_reactor: SimulatedReactor = self.network.reactor(SERVER_HOST)
+        self.client_reactor: SimulatedReactor = self.network.reactor(
+            CLIENT_HOST, self.client_offset_us, self.client_drift_ppm
+        )
         self._accepting = Collecting(self.server_factory)
         self._connecting = Collecting(self.client_factory)
         self.ports: list[Any] = []
@@ -86,7 +89,7 @@ class Pair:
         listening = UTPServerEndpoint(self.server_reactor, PORT, settings=settings).listen(self._accepting)
         listening.addCallbacks(self.ports.append, self.failures.append)
         client_endpoint = UTPClientEndpoint(self.client_reactor, SERVER_HOST, PORT, settings=self.settings)
-        self.attempt = client_endpoint.connect(self._connecting)
+        self.attempt: Deferred[IProtocol] = client_endpoint.connect(self._connecting)
         self.attempt.addErrback(self.failures.append)
         if self.connect:
             both = self.run(HANDSHAKE_SECONDS, until=lambda: bool(self.servers and self._connecting.protocols))

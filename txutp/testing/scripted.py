@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.protocol import DatagramProtocol
 
 from txutp.core.packet import NAMES, ST_DATA, ST_FIN, ST_RESET, ST_STATE, ST_SYN, Packet, parse_untrusted
-from txutp.testing.network import SimulatedReactor
+from txutp.testing.network import SimulatedPort, SimulatedReactor
 
 WINDOW_BYTES = 1 << 20
 CONNECTION_ID = 1_000
@@ -38,11 +38,11 @@ class ScriptedPeer(DatagramProtocol):
         """``port`` is its UDP port (0: any); it sends to ``remote``, or to where the last datagram came from."""
         self.reactor = reactor
         self.datagrams: list[bytes] = []
-        self.port = reactor.listenUDP(port, self)
-        self.remote = remote
-        self.send_id = 0
-        self.sequence = 0
-        self.ack = 0
+        self.port: SimulatedPort = reactor.listenUDP(port, self)
+        self.remote: tuple[str, int] = remote
+        self.send_id: int = 0
+        self.sequence: int = 0
+        self.ack: int = 0
         self.window = WINDOW_BYTES
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:

@@ -40,7 +40,7 @@ LONGEST_WAIT_US = 2_000
 
 # What ends an attempt to connect.  A packet filter's EPERM does not, nor does anything that is not known: as with TCP,
 # the SYN is repeated.  EHOSTDOWN is what BSDs and macOS say of a neighbour that does not answer.
-NO_ROUTE = {
+NO_ROUTE: set[int] = {
     errno.ENETUNREACH,
     errno.ENETDOWN,
     errno.EHOSTUNREACH,
@@ -60,7 +60,7 @@ class Outbox:
 
     def __init__(self, multiplexer: Multiplexer, now_us: Callable[[], int]) -> None:
         self.port: Any = None  # an IBatchPort while it is open
-        self.marking = Marking()
+        self.marking: Marking = Marking()
         self._multiplexer = multiplexer
         self._now_us = now_us
         self._blocked = False  # the socket refused something

@@ -52,7 +52,10 @@ MSG_ERRQUEUE = 0x2000
 QUOTED_BYTES = 64
 ERROR_ANCILLARY_BYTES = 512
 EXTENDED_ERROR_BYTES = 16
-EXTENDED_ERRORS = {(socket.IPPROTO_IP, IP_RECVERR), (getattr(socket, "IPPROTO_IPV6", 41), IPV6_RECVERR)}
+EXTENDED_ERRORS: set[tuple[int, int]] = {
+    (socket.IPPROTO_IP, IP_RECVERR),
+    (getattr(socket, "IPPROTO_IPV6", 41), IPV6_RECVERR),
+}
 
 INT = struct.Struct("=I")
 
@@ -158,13 +161,13 @@ class BatchPort(BatchSender, udp.Port):
         offload: bool = True,
     ) -> None:
         super().__init__(port, protocol, interface, LARGEST_DATAGRAM_BYTES, reactor)
-        self.offload_send = offload
-        self.offload_receive = offload
-        self.granted_receive_bytes = 0  # of kernel memory, once the socket is there
-        self.granted_send_bytes = 0
+        self.offload_send: bool = offload
+        self.offload_receive: bool = offload
+        self.granted_receive_bytes: int = 0  # of kernel memory, once the socket is there
+        self.granted_send_bytes: int = 0
         self._overflows = 0  # datagrams that the kernel has dropped so far, modulo 2**32
         self._leaving = False
-        self.times_empty = 0  # so often there was nothing more to read
+        self.times_empty: int = 0  # so often there was nothing more to read
         self._lone_reads = 0  # in a row, of one such datagram with nothing behind it
         self._reading_again: Timer | None = None
         self._trying_again: Timer | None = None  # to send
@@ -444,7 +447,8 @@ class PlainPort:
         self._transport = transport
         self._protocol = protocol
         self._reactor = reactor
-        self.granted_receive_bytes = self.granted_send_bytes = 0
+        self.granted_receive_bytes: int = 0
+        self.granted_send_bytes: int = 0
         if hasattr(transport, "getHandle"):
             self.granted_receive_bytes, self.granted_send_bytes = ask_for_large_buffers(
                 transport.getHandle(), KERNEL_BUFFER_BYTES
@@ -488,8 +492,8 @@ class SocketPort(BatchSender, PlainPort):
 
     def __init__(self, transport: udp.Port, protocol: BatchReceiver, reactor: Any) -> None:
         super().__init__(transport, protocol, reactor)
-        self.socket = transport.getHandle()
-        self.offload_send = has_option(self.socket, UDP_SEGMENT, None)
+        self.socket: Any = transport.getHandle()
+        self.offload_send: bool = has_option(self.socket, UDP_SEGMENT, None)
 
     def _refused(self, problem: OSError, sent: int) -> int:
         self._try_again()

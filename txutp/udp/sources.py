@@ -74,7 +74,7 @@ class Sources:
 
     def __init__(self, udp_socket: socket.socket) -> None:
         """Ask the kernel to tell them, from the next datagram on."""
-        self.is_ipv6 = udp_socket.family == socket.AF_INET6
+        self.is_ipv6: bool = udp_socket.family == socket.AF_INET6
         option = ipv6_option() if self.is_ipv6 else ipv4_option(sys.platform)
         if option is not None and not set_option(udp_socket, option.level, option.request, 1):
             option = None

@@ -34,12 +34,12 @@ class SocketGroup:
         already, in this order, with SO_REUSEPORT if they are several; further ones are bound beside them.
         """
         self.family = socket.AF_INET6 if ":" in interface else socket.AF_INET
-        self.sockets = list(given)
+        self.sockets: list[socket.socket] = list(given)
         self._shared = shared
         self._steered = 0  # workers that the program of the group knows; 0: there is none
         try:
             if given:
-                self.address = socket_address(given[0].getsockname())
+                self.address: Address = socket_address(given[0].getsockname())
             else:
                 self.address = self._free_address(numeric_address(interface or "0.0.0.0", port))
             while len(self.sockets) < workers:

@@ -46,8 +46,8 @@ class Lane(FileDescriptor):  # type: ignore[misc, unused-ignore]
         self._socket = writing
         self._waiting: deque[tuple[Item, int]] = deque()
         self._waiting_bytes = 0
-        self.lost = 0  # items that found no room
-        self.is_open = True
+        self.lost: int = 0  # items that found no room
+        self.is_open: bool = True
 
     def fileno(self) -> int:
         return self._socket.fileno()

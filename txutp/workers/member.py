@@ -48,7 +48,7 @@ class Worker:
         self.number: int = described["number"]
         self.workers: int = described["workers"]
         self.generation: int = described["generation"]
-        self.cookie_key = bytes.fromhex(described["cookie_key"])
+        self.cookie_key: bytes = bytes.fromhex(described["cookie_key"])
         self._ports: list[dict[str, Any]] = described["ports"]
         self._living: dict[int, int] = {int(number): workers for number, workers in described["generations"].items()}
         self._lane_descriptors: dict[tuple[int, int], int] = {

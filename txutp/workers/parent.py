@@ -64,7 +64,7 @@ class Generation:
 
     def __init__(self, number: int, workers: int) -> None:
         self.number = number
-        self.lanes = [new_lane() for _ in range(workers)]
+        self.lanes: list[tuple[socket.socket, socket.socket]] = [new_lane() for _ in range(workers)]
         self.members: list[Member | None] = [None] * workers
         self.ready: Deferred[None] = Deferred()
         self.retired: Deferred[None] = Deferred()
@@ -99,9 +99,9 @@ class Member(ProcessProtocol):
         self.generation = generation
         self.number = number
         self.pause_seconds = pause_seconds  # before the next process with this number, if this one ends soon
-        self.started_us = OPERATING_SYSTEM.monotonic_us()
-        self.is_ready = False
-        self.is_retired = False
+        self.started_us: int = OPERATING_SYSTEM.monotonic_us()
+        self.is_ready: bool = False
+        self.is_retired: bool = False
         self._is_ending = False
         self.transport: Any
         self._unread = b""
@@ -186,8 +186,8 @@ class Workers(Service):
         self._program = list(program)
         self._environment = dict(os.environ if environment is None else environment)
         self._asked = [(checked_interface(interface), checked_port(port, 0)) for interface, port in ports]
-        self.why_one = why_no_steering()
-        self.workers = 1 if self.why_one else workers
+        self.why_one: str = why_no_steering()
+        self.workers: int = 1 if self.why_one else workers
         self._given = dict(sockets or {})
         self._key = os.urandom(KEY_BYTES)
         self._groups: list[SocketGroup] = []

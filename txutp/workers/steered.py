@@ -75,7 +75,7 @@ class SteeredProtocol(UTPProtocol):
         super().__init__(reactor, share_of(settings, worker.number, worker.workers), accept, prefix=prefix)
         self.place = place
         self.worker = worker
-        self.handed_on = 0  # datagrams and errors that were another worker's
+        self.handed_on: int = 0  # datagrams and errors that were another worker's
         multiplexer = self.multiplexer
         ids = WorkerIds(worker.number, worker.workers, worker.generation, environment_of(reactor).random_bytes)
         multiplexer.draw_id = ids.draw

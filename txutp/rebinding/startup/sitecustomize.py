@@ -64,7 +64,7 @@ class RebindingLoader(Loader):
         module.installReactor = install_and_begin  # type: ignore[attr-defined]
 
 
-here = os.path.dirname(os.path.abspath(__file__))
+here: str = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
 sys.meta_path.insert(0, Finder())
 
