@@ -6,6 +6,7 @@ from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
 
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint, listenUTP, utp_transport
+from txutp.congestion import Ledbat
 from txutp.socket import Server, Socket
 
 
@@ -26,6 +27,7 @@ class NoController:
 
 settings = Settings(target_delay_us="4 ms")  # wrong
 Settings(target_delay=4000)  # wrong
+Settings(Ledbat)  # wrong
 Settings(congestion=NoController)  # wrong
 UTPServerEndpoint(reactor, "6881")  # wrong
 UTPClientEndpoint(reactor, 6881, "127.0.0.1")  # wrong

@@ -14,8 +14,10 @@ from twisted.internet import error
 from tests.support import CLIENT, PORT, SERVER, Accepting, Leaving, Pair, ScriptedClient, ScriptedPeer, ScriptedServer
 from tests.wire.test_transfer import pattern
 from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
+from txutp.congestion import Ledbat
 from txutp.core.flow import NEVER_US
 from txutp.core.multiplexer import SMALLEST_WINDOW_BYTES, SPARE_DEADLINES
+from txutp.core.settings import LIMITS
 from txutp.testing import Datagram, Link, Network
 
 
@@ -49,6 +51,25 @@ def test_a_value_that_cannot_work_is_refused_with_a_sentence(field: str, value: 
 def test_a_value_of_the_wrong_type_is_refused_with_a_sentence(field: str, value: Any, sentence: str) -> None:
     with pytest.raises(TypeError, match=sentence):
         Settings(**{field: value})
+
+
+@pytest.mark.parametrize("field", LIMITS)
+def test_each_number_has_limits_that_hold(field: str) -> None:
+    lowest, highest = LIMITS[field]
+    # a shortest timeout above the longest one is refused for another reason
+    other: dict[str, Any] = {"minimum_timeout_us": lowest} if field == "maximum_timeout_us" else {}
+    for accepted in (lowest, highest):
+        if accepted is not None:
+            assert getattr(Settings(**{field: accepted} | other), field) == accepted
+    for refused in (lowest - 1, None if highest is None else highest + 1):
+        if refused is not None:
+            with pytest.raises(ValueError, match=field):
+                Settings(**{field: refused})  # type: ignore[arg-type]
+
+
+def test_settings_are_given_by_name() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        Settings(Ledbat)  # type: ignore[misc]
 
 
 def test_settings_do_not_change_under_a_port() -> None:

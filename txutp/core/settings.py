@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from txutp.core.congestion.interface import ControllerFactory, check_factory
 from txutp.core.congestion.shallow import TARGET_DELAY_US, Shallow
@@ -23,22 +24,30 @@ def usual_datagram_bytes(host: str) -> int:
     return IPV6_DATAGRAM_BYTES if ":" in host else IPV4_DATAGRAM_BYTES
 
 
-@dataclass(frozen=True)
+def limited(default: int | None, lowest: int, highest: int | None = None) -> Any:
+    """A field that accepts numbers from ``lowest`` to ``highest``; those of a field without limits begin with 1."""
+    return field(default=default, metadata={"limits": (lowest, highest)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How the connections of a UDP port behave.
 
+    The fields from ``maximum_connections`` on are limits of the port itself, all others belong to each connection.
     Times are microseconds, sizes bytes.  A value that cannot work raises ``ValueError`` (or ``TypeError`` for a wrong
     type) with a sentence that says what is accepted.
     """
+
+    # -- of each connection --
 
     congestion: ControllerFactory = Shallow
     """Called with ``segment_bytes`` and ``target_delay_us``; returns the congestion controller of one connection.
 
     It is called once when the settings are made, to see whether that is a controller."""
-    target_delay_us: int | None = None
+    target_delay_us: int | None = limited(None, 1_000, 100_000)  # RFC 6817: TARGET is at most 100 ms
     """Time that our packets may wait in queues; None is the default of the controller (LEDBAT: 100 ms, RFC 6817)."""
 
-    receive_target_delay_us: int | None = TARGET_DELAY_US
+    receive_target_delay_us: int | None = limited(TARGET_DELAY_US, 1_000, 100_000)
     """How long packets may wait in queues on their way to us: peers that let them wait much longer are held back by the
     window that they see (``downlink.py``, RFC 9840).  None leaves that to the peers."""
 
@@ -46,21 +55,17 @@ class Settings:
     """The DSCP mark of our packets (RFC 2474): a number from 0 to 63, or a name such as ``"le"``, ``"cs1"``,
     ``"af11"`` or ``"ef"``, which becomes a number.  None is lower effort (RFC 8622), as in libtorrent and
     Transmission; an adopted socket keeps its mark.  A system may refuse the mark; that is not an error."""
-    maximum_datagram_bytes: int | None = None
+    maximum_datagram_bytes: int | None = limited(None, 150, 65_000)  # below lies no path; above no UDP datagram
     """The largest datagram we send; None means 1402 over IPv4 and 1232 over IPv6, as libutp."""
-    receive_buffer_bytes: int = 1 << 20
+    receive_buffer_bytes: int = limited(1 << 20, 4_096, 1 << 30)
     """Bytes that a connection holds for an application that does not read: the window that the peer sees."""
-    receive_memory_bytes: int | None = None
-    """What all connections of the port hold of received data, with 100 bytes for each segment: data that paused readers
-    have not taken, also of connections that have ended, and segments behind a gap.  When it is used up windows shrink,
-    and what does not fit is refused and comes again, but nothing that was acknowledged is dropped (``memory.py``).
-    None means 128 MiB, or eight times ``receive_buffer_bytes`` if that is more."""
-    maximum_outstanding_packets: int = 950
+    # sequence numbers are compared in a half space of 16 bits
+    maximum_outstanding_packets: int = limited(950, 2, 32_000)
     """Packets sent and not acknowledged; libutp accepts 1023 ahead, libtorrent 953."""
 
-    minimum_timeout_us: int = 500_000
+    minimum_timeout_us: int = limited(500_000, 1_000)
     """The shortest retransmission timeout (BEP 29)."""
-    maximum_timeout_us: int = 60 * SECOND_US
+    maximum_timeout_us: int = limited(60 * SECOND_US, 1_000)
     """The longest retransmission timeout, after back-off (RFC 6298 2.5)."""
     maximum_timeouts: int = 5
     """Retransmission timeouts in a row that end the connection (libutp)."""
@@ -74,9 +79,7 @@ class Settings:
     the hole is there."""
     connect_timeout_us: int = 30 * SECOND_US
     """Time for an outgoing connection to come up, unless the caller gave a ``timeout``."""
-    half_open_timeout_us: int = 10 * SECOND_US
-    """Time that an incoming connection may stay unconfirmed (half-open)."""
-    keepalive_us: int | None = 29 * SECOND_US
+    keepalive_us: int | None = limited(29 * SECOND_US, SECOND_US)
     """After so long without sending, or hearing, a packet goes out that keeps NAT bindings open and asks the peer to
     answer; None: never.  A peer that has answered such a packet before is also asked earlier in a silence: after two
     seconds, and then whenever the silence has grown by a quarter (``liveness.py``).  It is gone if it has been silent
@@ -85,15 +88,17 @@ class Settings:
 
     The host of a process that was killed answers such a packet with an ICMP error, so 2 seconds here mean that it is
     noticed within six seconds after any silence.  That takes 49 bytes/s of an idle connection, over IPv4."""
-    idle_timeout_us: int | None = None
+    idle_timeout_us: int | None = limited(None, SECOND_US)
     """Time without any packet from the peer after which a connection ends; None means never, as with TCP.  Keep it
     above the peer's keepalive."""
-    close_timeout_us: int = 1 * SECOND_US
+    close_timeout_us: int = limited(1 * SECOND_US, 0)
     """After close and with everything delivered, how long the application waits for the last FIN, theirs or the ack of
     ours.  Three retransmission timeouts are waited for in any case.  Without an ack our FIN is sent on behind its back,
     as often as data would be."""
-    tombstone_us: int = 20 * SECOND_US
+    tombstone_us: int = limited(20 * SECOND_US, 0)
     """How long a closed connection is remembered, to answer late packets with an ack instead of a RESET."""
+
+    # -- of the port --
 
     maximum_connections: int = 20_000
     """Connections on this port, both directions.  Unconfirmed ones make room, and those that have been silent for
@@ -106,35 +111,25 @@ class Settings:
     maximum_half_open_per_address: int = 500
     """Unconfirmed incoming connections from one remote host.  Addresses can be forged, so SYNs beyond this limit are
     answered as well."""
-    resets_per_second: int = 100
+    half_open_timeout_us: int = 10 * SECOND_US
+    """Time that an incoming connection may stay unconfirmed (half-open)."""
+    resets_per_second: int = limited(100, 0)
     """RESETs per second for packets of unknown connections; 0 means none."""
+    receive_memory_bytes: int | None = limited(None, 65_536)
+    """What all connections of the port hold of received data, with 100 bytes for each segment: data that paused readers
+    have not taken, also of connections that have ended, and segments behind a gap.  When it is used up windows shrink,
+    and what does not fit is refused and comes again, but nothing that was acknowledged is dropped (``memory.py``).
+    None means 128 MiB, or eight times ``receive_buffer_bytes`` if that is more."""
 
     def __post_init__(self) -> None:
         if self.dscp is not None:
             object.__setattr__(self, "dscp", dscp_of(self.dscp))
-        optional = {
-            "receive_memory_bytes",
-            "target_delay_us",
-            "receive_target_delay_us",
-            "maximum_datagram_bytes",
-            "keepalive_us",
-            "idle_timeout_us",
-        }
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("congestion", "dscp") or (value is None and field.name in optional):
-                continue
-            if isinstance(field.default, bool):
-                if not isinstance(value, bool):
-                    raise TypeError(f"{field.name} is True or False, not {value!r}")
-                continue
-            if not isinstance(value, int) or isinstance(value, bool):
-                also = " or None" if field.name in optional else ""
-                raise TypeError(f"{field.name} is a whole number{also}, not {value!r}")
-            lowest, highest = LIMITS.get(field.name, (1, None))
-            if value < lowest or (highest is not None and value > highest):
-                accepted = f"at least {lowest}" if highest is None else f"from {lowest} to {highest}"
-                raise ValueError(f"{field.name} is {accepted}, not {value}")
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in LIMITS:
+                check_number(option.name, value, option.type == "int | None")
+            elif isinstance(option.default, bool) and not isinstance(value, bool):
+                raise TypeError(f"{option.name} is True or False, not {value!r}")
         if self.minimum_timeout_us > self.maximum_timeout_us:
             raise ValueError(
                 f"minimum_timeout_us ({self.minimum_timeout_us}) must not be above"
@@ -150,19 +145,21 @@ class Settings:
         return max(DEFAULT_MEMORY_BYTES, DEFAULT_MEMORY_BUFFERS * self.receive_buffer_bytes)
 
 
-# What a field accepts where "at least 1" is not enough: lowest, highest.
+# The lowest and the highest number that a field accepts; None: there is no highest one.
 LIMITS: dict[str, tuple[int, int | None]] = {
-    "target_delay_us": (1_000, 100_000),  # RFC 6817: TARGET is at most 100 ms
-    "receive_target_delay_us": (1_000, 100_000),
-    "maximum_datagram_bytes": (150, 65_000),  # below lies no path; above no UDP datagram
-    "receive_buffer_bytes": (4_096, 1 << 30),
-    "receive_memory_bytes": (65_536, None),
-    "maximum_outstanding_packets": (2, 32_000),  # sequence numbers are compared in a half space of 16 bits
-    "minimum_timeout_us": (1_000, None),
-    "maximum_timeout_us": (1_000, None),
-    "keepalive_us": (SECOND_US, None),
-    "idle_timeout_us": (SECOND_US, None),
-    "close_timeout_us": (0, None),
-    "tombstone_us": (0, None),
-    "resets_per_second": (0, None),
+    option.name: option.metadata.get("limits", (1, None))
+    for option in fields(Settings)
+    if option.type in ("int", "int | None")
 }
+
+
+def check_number(name: str, value: Any, optional: bool) -> None:
+    """Raises ``TypeError`` or ``ValueError`` unless a field accepts this value."""
+    if value is None and optional:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is a whole number{' or None' if optional else ''}, not {value!r}")
+    lowest, highest = LIMITS[name]
+    if value < lowest or (highest is not None and value > highest):
+        accepted = f"at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+        raise ValueError(f"{name} is {accepted}, not {value}")
