@@ -215,6 +215,16 @@ def test_a_coarse_clock_shows_ticks_and_coarse_timers_ring_at_them() -> None:
     assert rang == [("at once", 20_000), ("later", 30_000), ("alarm", 31_250)]
 
 
+def test_each_host_has_ticks_of_its_own_clock() -> None:
+    network = Network(1)
+    reactor = network.reactor(CLIENT, clock_offset_us=3_000, timer_tick_us=10_000)
+    rang: list[int] = []
+    for delay_us in (1, 7_000, 7_001):
+        reactor.callLater(delay_us / 1_000_000, lambda: rang.append(network.now_us))
+    network.run(1)
+    assert rang == [7_000, 7_000, 17_000]
+
+
 # -- all of it --
 
 

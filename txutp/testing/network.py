@@ -141,7 +141,7 @@ class Network:
 
         Its own clock may be off and may drift; timers keep the network's time.  The clock may be coarse, so that it
         shows multiples of ``clock_tick_us`` only, and timers may be: those with a delay come at the next multiple of
-        ``timer_tick_us``.
+        ``timer_tick_us`` on the host's clock, without its drift.
         """
         if host not in self._reactors:
             self._reactors[host] = SimulatedReactor(
@@ -422,7 +422,10 @@ class SimulatedReactor:
     def _timer_us(self, due_us: int) -> int:
         """When a timer rings that is due then; one without a delay rings at once."""
         now_us = self.network.now_us
-        return -(-due_us // self._timer_tick_us) * self._timer_tick_us if due_us > now_us else now_us
+        if due_us <= now_us:
+            return now_us
+        ticks = -(-(due_us + self._clock_offset_us) // self._timer_tick_us)
+        return ticks * self._timer_tick_us - self._clock_offset_us
 
     def _run(self, call: DelayedCall, at_us: int) -> None:
         if call not in self._calls:  # cancelled, or it was called when the clock was set

@@ -57,7 +57,8 @@ class Pair:
 
     ``link`` carries what the client sends, and ``back`` what the server sends; without ``back`` that is another link
     like ``link``.  With ``connect=False`` the pair is not connected yet: ``run`` lets that happen, and ``failures`` has
-    the ``Failure`` of an attempt that fails.  Raises ``AssertionError`` if the client cannot connect.
+    the ``Failure`` of an attempt that fails.  Timers of both hosts come at multiples of ``timer_tick_us`` of their own
+    clocks.  Raises ``AssertionError`` if the client cannot connect.
     """
 
     server_factory: Any
@@ -71,15 +72,16 @@ class Pair:
     client_drift_ppm: float = 0.0
     interface_mtu_bytes: int | None = None
     connect: bool = True
+    timer_tick_us: int = 1
 
     def __post_init__(self) -> None:
         self.network: Network = Network(self.seed, self.interface_mtu_bytes)
         self.network.connect(CLIENT_HOST, SERVER_HOST, self.link, self.back)
         self.up: Link = self.network.link(CLIENT_HOST, SERVER_HOST)
         self.down: Link = self.network.link(SERVER_HOST, CLIENT_HOST)
-        self.server_reactor: SimulatedReactor = self.network.reactor(SERVER_HOST)
+        self.server_reactor: SimulatedReactor = self.network.reactor(SERVER_HOST, timer_tick_us=self.timer_tick_us)
         self.client_reactor: SimulatedReactor = self.network.reactor(
-            CLIENT_HOST, self.client_offset_us, self.client_drift_ppm
+            CLIENT_HOST, self.client_offset_us, self.client_drift_ppm, timer_tick_us=self.timer_tick_us
         )
         self._accepting = Collecting(self.server_factory)
         self._connecting = Collecting(self.client_factory)
