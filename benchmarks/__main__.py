@@ -118,8 +118,11 @@ def compare(
 
         progress = stack.enter_context(progress_bar())
         everything = [measured(part, times_of(rounds, quick), sizes_of(quick), progress, pick) for part in wanted(only)]
+        about = comparison.remarks(codes, commits)
     for results in told(everything, rows):
         click.echo(comparison.table(results, commits))
+    for remark in about:
+        click.echo(f"{remark}\n")
     click.echo(f"{machine()}; {versions()}.")
 
 

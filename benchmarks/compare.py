@@ -1,16 +1,18 @@
 """The code of two commits, measured in turns: what changed, beside what the machine did meanwhile.
 
-The programs that measure are those of this checkout for both; only the packages ``txutp`` and ``twisted`` (the plugin)
-are those of the commits.
+The packages ``txutp`` and ``twisted`` (the plugin) are those of the commits.  The programs that measure (``ends/``) are
+those of this checkout for both, unless the package of a commit lacks what they import: then the commit's own programs
+measure it.
 """
 
 from __future__ import annotations
 
 import io
 import subprocess
+import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,27 +24,71 @@ from benchmarks.support import ROOT, markdown
 WORKING_TREE = "the working tree"
 BEFORE, AFTER = "before", "after"
 
+PACKAGES = ("benchmarks", "twisted", "txutp")
+
+# Prints what the programs named by the arguments miss in txutp; other packages may be missing, as everywhere.
+LOOK = """
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module("benchmarks.ends." + name)
+    except ImportError as problem:
+        if (problem.name or "").startswith("txutp"):
+            print(problem)
+"""
+
+
+def git(commit: str, *words: str) -> bytes:
+    """What git answers; raises ``Failed``."""
+    try:
+        done = subprocess.run(["git", "-c", "safe.directory=*", *words], cwd=ROOT, capture_output=True)
+    except FileNotFoundError as problem:
+        raise Failed(f"git, which has the code of {commit}, is missing") from problem
+    if done.returncode:
+        raise Failed(f"git has no code of {commit}: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
 
 @contextmanager
 def code_of(commit: str | None) -> Iterator[Path]:
-    """A directory with the packages of a commit, and with the programs of this checkout; None: this checkout."""
+    """A directory with the packages of a commit, and with programs that measure them; None: this checkout."""
     if commit is None:
         yield ROOT
         return
-    try:
-        packed = subprocess.run(
-            ["git", "-c", "safe.directory=*", "archive", commit, "txutp", "twisted"], cwd=ROOT, capture_output=True
-        )
-    except FileNotFoundError as problem:
-        raise Failed(f"git, which has the code of {commit}, is missing") from problem
-    if packed.returncode:
-        raise Failed(f"git has no code of {commit}: {packed.stderr.decode(errors='replace').strip()}")
+    held = set(git(commit, "ls-tree", "--name-only", commit).decode().splitlines())
+    packed = git(commit, "archive", commit, *(package for package in PACKAGES if package in held))
     with tempfile.TemporaryDirectory(prefix="txutp-compare-") as name:
         directory = Path(name)
-        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(directory)
-        (directory / "benchmarks").symlink_to(ROOT / "benchmarks")
+        choose_programs(directory)
         yield directory
+
+
+def choose_programs(directory: Path) -> None:
+    """Put the programs of this checkout in the place of those of the commit, if its package has what they import.
+
+    Programs that the commit lacks do not count: they may be about what its package lacks, too.
+    """
+    programs, own = directory / "benchmarks", directory / "own"
+    if programs.exists():
+        programs.rename(own)
+    programs.symlink_to(ROOT / "benchmarks")
+    theirs = {path.stem for path in (own / "ends").glob("*.py")} - {"__init__"}
+    names = sorted(path.stem for path in (ROOT / "benchmarks" / "ends").glob("*.py") if path.stem in theirs)
+    looked = subprocess.run([sys.executable, "-c", LOOK, *names], cwd=directory, capture_output=True, text=True)
+    if looked.returncode or looked.stdout:
+        programs.unlink()
+        own.rename(programs)
+
+
+def remarks(codes: Sequence[Path], commits: Sequence[str | None]) -> list[str]:
+    """Which commits are not measured by the programs of this checkout."""
+    return [
+        f"{commit} is measured by programs of its own, because those of this checkout do not run with it."
+        for code, commit in zip(codes, commits, strict=True)
+        if not (code / "benchmarks").samefile(ROOT / "benchmarks")
+    ]
 
 
 def in_turns(rows: list[Row], before: Path, after: Path) -> list[Row]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -538,6 +539,42 @@ def test_compare_with_a_commit() -> None:
     except Failed as problem:
         pytest.skip(f"not a git checkout: {problem}")
     assert not code.exists()
+
+
+@pytest.mark.parametrize("has_programs", [True, False])
+def test_a_commit_that_todays_programs_do_not_fit_is_measured_by_its_own(
+    has_programs: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A module has moved since then; without programs of its own the rows fail, and say what is missing."""
+
+    def commit(files: dict[str, str]) -> None:
+        for name, text in files.items():
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "more"]):
+            subprocess.run([*git, *words], cwd=tmp_path, check=True)
+
+    if not shutil.which("git"):
+        pytest.skip("git is missing")
+    program = "benchmarks/ends/stream.py"
+    commit({"txutp/__init__.py": "", "txutp/udp.py": "", "twisted/plugins/a.py": ""})
+    if has_programs:
+        commit({"benchmarks/ends/__init__.py": "", program: "import txutp.udp"})
+    (tmp_path / "txutp/udp.py").unlink()
+    commit({"txutp/udp/ports.py": "", "benchmarks/ends/__init__.py": "", program: "import txutp.udp.ports"})
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+
+    commits = ("HEAD~1", "HEAD")
+    with ExitStack() as stack:
+        codes = [stack.enter_context(compare.code_of(name)) for name in commits]
+        old, new = [(code / program).read_text() for code in codes]
+        about = compare.remarks(codes, commits)
+
+    assert new == "import txutp.udp.ports"
+    assert old == ("import txutp.udp" if has_programs else new)
+    assert [remark.split()[0] for remark in about] == (["HEAD~1"] if has_programs else [])
 
 
 def test_loopback_needs_nothing() -> None:
