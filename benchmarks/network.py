@@ -10,17 +10,13 @@ Nothing outside of the namespaces is touched, their names carry our process id, 
 
 from __future__ import annotations
 
-import itertools
-import os
-import shutil
 import subprocess
-import sys
 from types import TracebackType
 from typing import TypeVar
 
+from benchmarks import namespaces
+from benchmarks.namespaces import call, ip
 from benchmarks.processes import Host
-
-MTU_BYTES = 1500
 
 # A router's queue holds so much.
 QUEUE_MILLISECONDS = 200
@@ -33,24 +29,11 @@ BURST_SECONDS = 0.000_25
 RANDOM_DROP = "5,32 0 0 4294963256,148 0 0 {one_of},21 0 1 0,6 0 0 2,6 0 0 4294967295"
 
 AnyNetwork = TypeVar("AnyNetwork", bound="Network")
-AnyNamespaces = TypeVar("AnyNamespaces", bound="Namespaces")
-
-_serial = itertools.count()
 
 
 def why_no_namespaces() -> str:
-    """Why there can be no namespaces here; empty if there can."""
-    if not sys.platform.startswith("linux") or os.geteuid():
-        return "network namespaces need root on Linux"
-    for command in ("ip", "tc"):
-        if shutil.which(command) is None:
-            return f"the {command} command is not installed"
-    name = f"txutpbench{os.getpid()}probe"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
-    if made.returncode:
-        return f"no namespaces: {made.stderr.strip()}"
-    subprocess.run(["ip", "netns", "del", name], check=True)
-    return ""
+    """Why these networks cannot be made here; empty if they can."""
+    return namespaces.why_no_namespaces("tc", "sysctl")
 
 
 class Network:
@@ -72,51 +55,15 @@ class Network:
         return None
 
 
-class Namespaces(Network):
-    """What is made of namespaces; subclasses say which, and how they are joined."""
+class Namespaces(namespaces.Namespaces, Network):
+    """What is made of namespaces; ``join`` sets ``sender`` and ``receiver``."""
 
-    hosts: tuple[str, ...] = ()
-
-    def __init__(self) -> None:
-        super().__init__()
-        prefix = f"txutpbench{os.getpid()}n{next(_serial)}"
-        self.names = {host: f"{prefix}{host}" for host in self.hosts}
-
-    def __enter__(self: AnyNamespaces) -> AnyNamespaces:
-        try:
-            for name in self.names.values():
-                ip("netns", "add", name)
-                ip("-n", name, "link", "set", "lo", "up")
-            self.join()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
-
-    def join(self) -> None:
-        """Lay cables, and set ``sender`` and ``receiver``."""
-
-    def remove(self) -> None:
-        """A namespace takes all that is in it along."""
-        for name in self.names.values():
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
-
-    def cable(self, left: str, left_device: str, right: str, right_device: str, net: int) -> None:
-        """From one host to another, with addresses 10.79.net.1 and .2."""
-        ends = ((self.names[left], left_device, 1), (self.names[right], right_device, 2))
-        (left_name, _, _), (right_name, _, _) = ends
-        ip(
-            *("link", "add", left_device, "mtu", MTU_BYTES, "netns", left_name, "type", "veth"),
-            *("peer", "name", right_device, "mtu", MTU_BYTES, "netns", right_name),
-        )
-        for name, device, last in ends:
-            ip("-n", name, "addr", "add", f"10.79.{net}.{last}/24", "dev", device)
-            ip("-n", name, "link", "set", device, "up")
+    def connect(self, left: str, left_device: str, right: str, right_device: str, net: int) -> None:
+        """A cable from one host to another, with addresses 10.79.net.1 and .2."""
+        self.cable(left, left_device, right, right_device)
+        for host, device, last in ((left, left_device, 1), (right, right_device, 2)):
+            ip("-n", self.names[host], "addr", "add", f"10.79.{net}.{last}/24", "dev", device)
+            ip("-n", self.names[host], "link", "set", device, "up")
 
     def dropped_datagrams(self) -> int | None:
         text = subprocess.run(
@@ -141,7 +88,7 @@ class Cable(Namespaces):
     hosts = ("left", "right")
 
     def join(self) -> None:
-        self.cable("left", "eth0", "right", "eth0", 1)
+        self.connect("left", "eth0", "right", "eth0", 1)
         self.sender = Host("10.79.1.1", self.names["left"])
         self.receiver = Host("10.79.1.2", self.names["right"])
 
@@ -155,13 +102,13 @@ class Routed(Namespaces):
     hosts = ("left", "router", "right")
 
     def join(self) -> None:
-        self.cable("left", "eth0", "router", "eth1", 1)
-        self.cable("router", "eth2", "right", "eth0", 2)
+        self.connect("left", "eth0", "router", "eth1", 1)
+        self.connect("router", "eth2", "right", "eth0", 2)
         left, router, right = self.names.values()
         ip("-n", left, "route", "add", "default", "via", "10.79.1.2")
         ip("-n", right, "route", "add", "default", "via", "10.79.2.1")
         ip("-n", router, "link", "set", "eth2", "gso_max_segs", 1)
-        call("ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        self.sysctl("router", "net.ipv4.ip_forward=1")
         self.sender = Host("10.79.1.1", left)
         self.receiver = Host("10.79.2.2", right)
 
@@ -177,15 +124,3 @@ class Routed(Namespaces):
         call("tc", "-n", right, "qdisc", "replace", "dev", "eth0", "clsact")
         program = ("bpf", "direct-action", "bytecode", RANDOM_DROP.format(one_of=one_of))
         call("tc", "-n", right, "filter", "add", "dev", "eth0", "ingress", "protocol", "ip", "prio", "1", *program)
-
-
-def ip(*arguments: object) -> None:
-    """One ip command."""
-    call("ip", *map(str, arguments))
-
-
-def call(*command: str) -> None:
-    """A command that has to succeed; what it says against it is the error."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -53,14 +53,18 @@ class Worker:
             raise Failed(self._last_words() or line.strip() or "it ended without a word") from None
         return words
 
-    def ask(self) -> dict[str, Any]:
-        """Write a line to its standard input, and give the answer."""
+    def tell(self, **words: object) -> None:
+        """Write a line to its standard input."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write("\n")
+            self._process.stdin.write(json.dumps(words) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise Failed(self._last_words() or "it has ended") from None
+
+    def ask(self) -> dict[str, Any]:
+        """Write a line to its standard input, and return the answer."""
+        self.tell()
         return self.line()
 
     def finish(self) -> None:
@@ -88,6 +92,8 @@ def worker(command: Sequence[str], code: Path = ROOT, limit_seconds: float = LIM
             stderr=errors,
             encoding="utf-8",
             cwd=code,
+            # Ctrl-C is for us alone: we end our processes
+            start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
         limit = threading.Timer(limit_seconds, process.kill)

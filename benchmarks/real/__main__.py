@@ -26,7 +26,7 @@ from benchmarks.real.catalogue import (
     alone,
     with_candidate,
 )
-from benchmarks.real.hosts import ROOT, why_no_wire
+from benchmarks.real.hosts import why_no_wire
 from benchmarks.real.noise import REACTORS, Lateness, Scatter, scatter, timers
 from benchmarks.real.report import NOTES, Alone, Rounds, noise_tables, order, tables
 from benchmarks.real.router import Router
@@ -35,7 +35,7 @@ from benchmarks.real.simulated import simulate
 from benchmarks.real.wire import Link, Wire
 from benchmarks.scenarios.definitions import Scenario
 from benchmarks.scenarios.jobs import Job
-from benchmarks.support import HOW_TO_INSTALL, machine, versions
+from benchmarks.support import HOW_TO_INSTALL, ROOT, machine, versions
 
 try:
     import click

@@ -20,8 +20,9 @@ from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 
-from benchmarks.real.hosts import RECEIVER, ROOT, Hosts, listen, say
+from benchmarks.real.hosts import RECEIVER, Hosts, listen, say
 from benchmarks.scenarios.measure import percentile
+from benchmarks.support import ROOT
 from txutp import Settings, UTPClientEndpoint
 from txutp.core.congestion.interface import Acknowledgement
 from txutp.core.congestion.shallow import Shallow

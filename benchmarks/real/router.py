@@ -8,7 +8,8 @@ There is no delay but that of the cables, some hundredths of a millisecond.
 
 from __future__ import annotations
 
-from benchmarks.real.hosts import DEVICE, RECEIVER, SENDER, Hosts, call
+from benchmarks.namespaces import call, ip
+from benchmarks.real.hosts import DEVICE, RECEIVER, SENDER, Hosts
 
 NEAR = "10.83.1.2"
 FAR = "10.83.2.2"
@@ -25,17 +26,17 @@ class Router(Hosts):
         self._megabits = megabits
         self._queue_packets = queue_packets
 
-    def _join(self) -> None:
-        router = self.names["router"]
+    def lay(self) -> None:
+        router = self.names["between"]
         for host, device, address, gateway in (("sender", "in", SENDER, NEAR), ("receiver", "out", RECEIVER, FAR)):
             name = self.names[host]
-            call("ip", "link", "add", DEVICE, "netns", name, "type", "veth", "peer", device, "netns", router)
+            self.cable(host, DEVICE, "between", device)
             for each, end, own in ((name, DEVICE, address), (router, device, gateway)):
-                call("ip", "-n", each, "addr", "add", f"{own}/24", "dev", end)
+                ip("-n", each, "addr", "add", f"{own}/24", "dev", end)
                 # Off with the offloads, or whole bursts would travel, wait and get lost as one packet.
-                call("ip", "-n", each, "link", "set", end, "gso_max_segs", 1, "up")
-            call("ip", "-n", name, "route", "add", "default", "via", gateway)
-        self._sysctl(router, "net.ipv4.ip_forward=1")
+                ip("-n", each, "link", "set", end, "gso_max_segs", 1, "up")
+            ip("-n", name, "route", "add", "default", "via", gateway)
+        self.sysctl("between", "net.ipv4.ip_forward=1")
         if self._megabits:
             self._limit(router)
 

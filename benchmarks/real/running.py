@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import Worker
 from benchmarks.real.catalogue import Candidate, is_routed
-from benchmarks.real.hosts import RECEIVER, Hosts, Worker
+from benchmarks.real.hosts import RECEIVER, Hosts
 from benchmarks.real.router import Router
 from benchmarks.real.wire import Link, Wire
 from benchmarks.scenarios.definitions import UTP, Flow, Scenario

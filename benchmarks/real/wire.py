@@ -24,7 +24,9 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.real.hosts import DEVICE, RECEIVER, SENDER, TUN, Hosts, Worker, call, hurry, say
+from benchmarks.namespaces import TUN, ip
+from benchmarks.processes import Worker
+from benchmarks.real.hosts import DEVICE, RECEIVER, SENDER, Hosts, hurry, say
 
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA
@@ -56,22 +58,19 @@ class Link:
 class Wire(Hosts):
     """The link between two hosts."""
 
-    between = "wire"
-
     def __init__(self, link: Link) -> None:
         super().__init__()
         self._link = link
         self._process: Worker | None = None
 
-    def _join(self) -> None:
+    def lay(self) -> None:
         what = json.dumps(asdict(self._link))
-        self._process = self.start_python("wire", "wire", what, self.names["sender"], self.names["receiver"])
+        self._process = self.start_python("between", "wire", what, self.names["sender"], self.names["receiver"])
         self._process.line()
 
     def counters(self) -> dict[str, Any]:
         assert self._process is not None
-        self._process.close_input()
-        return self._process.line()
+        return self._process.ask()
 
 
 class Way:
@@ -158,15 +157,15 @@ def open_device(name: str) -> int:
 
 def move(name: str, namespace: str, address: str) -> None:
     """Make a device the interface of a host."""
-    call("ip", "link", "set", name, "netns", namespace)
-    call("ip", "-n", namespace, "link", "set", name, "name", DEVICE)
-    call("ip", "-n", namespace, "addr", "add", f"{address}/32", "dev", DEVICE)
-    call("ip", "-n", namespace, "link", "set", DEVICE, "mtu", 1_500, "txqueuelen", DEVICE_PACKETS, "up")
-    call("ip", "-n", namespace, "route", "add", "default", "dev", DEVICE)
+    ip("link", "set", name, "netns", namespace)
+    ip("-n", namespace, "link", "set", name, "name", DEVICE)
+    ip("-n", namespace, "addr", "add", f"{address}/32", "dev", DEVICE)
+    ip("-n", namespace, "link", "set", DEVICE, "mtu", 1_500, "txqueuelen", DEVICE_PACKETS, "up")
+    ip("-n", namespace, "route", "add", "default", "dev", DEVICE)
 
 
 def forward(inputs: dict[int, Way]) -> None:
-    """Carry packets until standard input ends."""
+    """Carry packets until standard input has a line, or ends."""
     control = sys.stdin.fileno()
     files = [*inputs, control]
     ways = list(inputs.values())

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
-from tests.namespaces.link import HOSTS, Link, Quality, why_no_link
-from tests.namespaces.support import ip, why_not
-
-_serial = itertools.count()
+from benchmarks.namespaces import Namespaces, ip, why_no_namespaces, why_no_tun
+from tests.namespaces.link import HOSTS, Link, Quality
 
 
 @dataclass(frozen=True)
@@ -52,16 +47,19 @@ def loopback(host: str) -> Iterator[Place]:
     yield Place(host)
 
 
+class Narrow(Namespaces):
+    """A host for both programs."""
+
+    hosts = ("both",)
+
+
 @contextmanager
 def narrow(mtu_bytes: int) -> Iterator[Place]:
     """A loopback interface with this MTU, in a namespace of its own."""
-    name = f"txutp{os.getpid()}m{next(_serial)}"
-    ip("netns", "add", name)
-    try:
-        ip("-n", name, "link", "set", "lo", "mtu", mtu_bytes, "up")
+    with Narrow() as made:
+        name = made.names["both"]
+        ip("-n", name, "link", "set", "lo", "mtu", mtu_bytes)
         yield Place("127.0.0.1", {"client": name, "server": name})
-    finally:
-        subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
 @contextmanager
@@ -77,9 +75,9 @@ IPV6 = Ground(lambda: loopback("::1"), why_no_ipv6)
 
 def mtu(mtu_bytes: int) -> Ground:
     """Loopback interfaces with this MTU."""
-    return Ground(lambda: narrow(mtu_bytes), why_not)
+    return Ground(lambda: narrow(mtu_bytes), why_no_namespaces)
 
 
 def path(loss: float, reordering: float = 0.02) -> Ground:
     """Paths that lose and reorder so much; a round trip takes 50 ms."""
-    return Ground(lambda: linked(Quality(25_000, loss, reordering)), why_no_link)
+    return Ground(lambda: linked(Quality(25_000, loss, reordering)), why_no_tun)

@@ -21,14 +21,12 @@ import os
 import random
 import select
 import struct
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 
-from tests.namespaces.support import ROOT, ip, why_not
+from benchmarks.namespaces import TUN, Namespaces, ip
 
 HOSTS = {"client": "10.79.3.1", "server": "10.79.3.2"}
 DEVICE = "tun0"
@@ -41,12 +39,9 @@ PACKETS_PER_TURN = 64
 QUEUE_PACKETS = 5_000
 
 # of <linux/if_tun.h> and <sched.h>
-TUN_DEVICE = "/dev/net/tun"
 TUNSETIFF = 0x400454CA
 IFF_TUN_WITHOUT_HEADER = 0x1001
 CLONE_NEWNET = 0x40000000
-
-_serial = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -59,58 +54,22 @@ class Quality:
     seed: int = 1
 
 
-def why_no_link() -> str:
-    """Why there cannot be a link here; empty if there can."""
-    if reason := why_not():
-        return reason
-    try:
-        os.close(os.open(TUN_DEVICE, os.O_RDWR))
-    except OSError as error:
-        return f"no TUN interfaces: {error}"
-    return ""
-
-
-class Link:
+class Link(Namespaces):
     """Two namespaces, ``client`` and ``server``, with a path between them, gone afterwards."""
 
+    hosts = ("client", "server")
+
     def __init__(self, quality: Quality) -> None:
+        super().__init__()
         self.quality = quality
-        prefix = f"txutp{os.getpid()}t{next(_serial)}"
-        self.names = {side: f"{prefix}{side}" for side in HOSTS}
-        self._carrier: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Link:
-        try:
-            for name in self.names.values():
-                ip("netns", "add", name)
-                ip("-n", name, "link", "set", "lo", "up")
-            command = [sys.executable, str(Path(__file__)), json.dumps(asdict(self.quality)), *self.names.values()]
-            self._carrier = subprocess.Popen(
-                command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-            )
-            assert self._carrier.stdout is not None
-            if not self._carrier.stdout.readline():
-                raise RuntimeError("the link's program ended; its error is above")
-            for side, far in (("client", "server"), ("server", "client")):
-                name = self.names[side]
-                ip("-n", name, "addr", "add", HOSTS[side], "peer", HOSTS[far], "dev", DEVICE)
-                ip("-n", name, "link", "set", DEVICE, "mtu", 1500, "txqueuelen", QUEUE_PACKETS, "up")
-        except BaseException:
-            self._remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._remove()
-
-    def _remove(self) -> None:
-        if self._carrier is not None:
-            self._carrier.kill()
-            self._carrier.wait()
-        for name in self.names.values():
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    def join(self) -> None:
+        what = json.dumps(asdict(self.quality))
+        self.keep([sys.executable, str(Path(__file__)), what, *self.names.values()]).line()
+        for side, far in (("client", "server"), ("server", "client")):
+            name = self.names[side]
+            ip("-n", name, "addr", "add", HOSTS[side], "peer", HOSTS[far], "dev", DEVICE)
+            ip("-n", name, "link", "set", DEVICE, "mtu", 1500, "txqueuelen", QUEUE_PACKETS, "up")
 
 
 def enter(namespace: int) -> None:
@@ -126,7 +85,7 @@ def open_tun(namespace: str) -> int:
     inside = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
     enter(inside)
     try:
-        tun = os.open(TUN_DEVICE, os.O_RDWR | os.O_NONBLOCK)
+        tun = os.open(TUN, os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), IFF_TUN_WITHOUT_HEADER))
     finally:
         enter(home)
@@ -168,7 +127,7 @@ def main() -> None:
     """``link.py QUALITY NAMESPACE NAMESPACE``: make the interfaces, say so, and carry."""
     quality, *names = sys.argv[1:]
     ends = [open_tun(name) for name in names]
-    print("ready", flush=True)
+    print(json.dumps({"ready": True}), flush=True)
     carry(ends, Quality(**json.loads(quality)))
 
 

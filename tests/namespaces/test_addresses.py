@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.namespaces.support import ROOT, Cables, ip, line, why_not
+from benchmarks.namespaces import ip, why_no_namespaces
+from tests.namespaces.support import Cables
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing")
-
-PROGRAM = Path(__file__).parent / "addresses.py"
+pytestmark = pytest.mark.skipif(bool(why_no_namespaces()), reason=why_no_namespaces() or "nothing")
 
 # Of the router, which has two interfaces: the client sees the first one.  Each has a second address.
 FIRST4, SECOND4, FAR4, FAR_SECOND4 = "10.79.1.2", "10.79.1.22", "10.79.2.2", "10.79.2.22"
 FIRST6, SECOND6, FAR6, FAR_SECOND6 = "fd79:1::2", "fd79:1::22", "fd79:2::2", "fd79:2::22"
 PAUSE_SECONDS = 1.5
-
-
-@contextmanager
-def started(namespace: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """The program in a namespace, gone afterwards."""
-    command = ["ip", "netns", "exec", namespace, sys.executable, str(PROGRAM), *map(str, arguments)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    try:
-        yield running
-    finally:
-        running.kill()
-        running.wait()
 
 
 def with_second_addresses(cables: Cables) -> str:
@@ -67,24 +49,23 @@ def test_each_of_several_addresses_answers_for_itself() -> None:
     """Also those of IPv4 on an IPv6 port, and the one that an interface gives to itself."""
     with Cables() as cables:
         router = with_second_addresses(cables)
-        client = cables.names["left"]
         scoped = link_local(router, "eth1")
-        link_local(client, "eth0")
-        with started(router, "serve") as server:
-            ports = line(server)
-            of_ipv4 = [FIRST4, SECOND4, FAR4, FAR_SECOND4]
-            of_ipv6 = [FIRST6, SECOND6, FAR6, FAR_SECOND6, f"{scoped}%eth0"]
-            asked = [
-                *((host, ports["ipv4"], host) for host in of_ipv4),
-                *((host, ports["ipv6"], f"::ffff:{host}") for host in of_ipv4),
-                *((host, ports["ipv6"], host) for host in of_ipv6),
-            ]
-            with started(client, "ask", *(f"{host}/{port}" for host, port, _ in asked)) as asking:
-                answers = [line(asking) for _ in asked]
-            assert [answer for answer in answers if "problem" in answer] == []
-            assert [answer["peer"] for answer in answers] == [host for host, _, _ in asked]
-            locals_told = [line(server)["local"] for _ in asked]
-            assert locals_told == [local.replace("%eth0", "%eth1") for _, _, local in asked]
+        link_local(cables.names["left"], "eth0")
+        server = cables.program("router", "addresses.py", "serve")
+        ports = server.line()
+        of_ipv4 = [FIRST4, SECOND4, FAR4, FAR_SECOND4]
+        of_ipv6 = [FIRST6, SECOND6, FAR6, FAR_SECOND6, f"{scoped}%eth0"]
+        asked = [
+            *((host, ports["ipv4"], host) for host in of_ipv4),
+            *((host, ports["ipv6"], f"::ffff:{host}") for host in of_ipv4),
+            *((host, ports["ipv6"], host) for host in of_ipv6),
+        ]
+        asking = cables.program("left", "addresses.py", "ask", *(f"{host}/{port}" for host, port, _ in asked))
+        answers = [asking.line() for _ in asked]
+        assert [answer for answer in answers if "problem" in answer] == []
+        assert [answer["peer"] for answer in answers] == [host for host, _, _ in asked]
+        locals_told = [server.line()["local"] for _ in asked]
+        assert locals_told == [local.replace("%eth0", "%eth1") for _, _, local in asked]
 
 
 @pytest.mark.parametrize(("host", "size"), [(SECOND4, 24), (SECOND6, 64)])
@@ -92,15 +73,15 @@ def test_an_address_that_goes_for_a_while_costs_nothing_but_time(host: str, size
     """The stream waits for it, as TCP does; nothing leaves from elsewhere, and nothing is busy."""
     with Cables() as cables:
         router = with_second_addresses(cables)
-        with started(router, "serve") as server:
-            ports = line(server)
-            port = ports["ipv6" if ":" in host else "ipv4"]
-            with started(cables.names["left"], "keep", host, port, 40) as asking:
-                assert line(asking)["begun"]
-                ip("-n", router, "addr", "del", f"{host}/{size}", "dev", "eth1")
-                time.sleep(PAUSE_SECONDS)
-                ip("-n", router, "addr", "add", f"{host}/{size}", "dev", "eth1", *(["nodad"] if ":" in host else []))
-                assert line(asking) == {"host": host, "left": 0}
-            ended = line(server)
-            assert ended["local"] == host
-            assert 0 < ended["sends_failed"] < 500
+        server = cables.program("router", "addresses.py", "serve")
+        ports = server.line()
+        port = ports["ipv6" if ":" in host else "ipv4"]
+        asking = cables.program("left", "addresses.py", "keep", host, port, 40)
+        assert asking.line()["begun"]
+        ip("-n", router, "addr", "del", f"{host}/{size}", "dev", "eth1")
+        time.sleep(PAUSE_SECONDS)
+        ip("-n", router, "addr", "add", f"{host}/{size}", "dev", "eth1", *(["nodad"] if ":" in host else []))
+        assert asking.line() == {"host": host, "left": 0}
+        ended = server.line()
+        assert ended["local"] == host
+        assert 0 < ended["sends_failed"] < 500

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.namespaces.support import HOSTS, Cables, call, line, why_not
+from benchmarks.namespaces import call, why_no_namespaces
+from tests.namespaces.support import HOSTS, Cables
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing")
+pytestmark = pytest.mark.skipif(bool(why_no_namespaces("tc")), reason=why_no_namespaces("tc") or "nothing")
 
 
 def test_keepalives_that_wait_for_a_full_socket_cost_no_time() -> None:
@@ -15,8 +16,8 @@ def test_keepalives_that_wait_for_a_full_socket_cost_no_time() -> None:
         uplink = ["rate", "100kbit", "burst", "5kb", "limit", "100mb"]
         call("tc", "-n", cables.names["left"], "qdisc", "add", "dev", "eth0", "root", "tbf", *uplink)
         there = HOSTS[4]["right"]
-        port = line(cables.start("right", "receive", there, 1))["port"]
-        said = line(cables.start("left", "fill", there, port))
+        port = cables.program("right", "worker.py", "receive", there, 1).line()["port"]
+        said = cables.program("left", "worker.py", "fill", there, port).line()
     assert said["blocked"]
     assert said["connections"] == 3
     assert said["rings"] < 20

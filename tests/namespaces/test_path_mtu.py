@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.namespaces.support import Cables, why_not
+from benchmarks.namespaces import why_no_namespaces
+from tests.namespaces.support import Cables
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing")
+pytestmark = pytest.mark.skipif(bool(why_no_namespaces()), reason=why_no_namespaces() or "nothing")
 
 TOTAL_BYTES = 4_000_000
 SMALLEST_GAIN = 20  # the search does not care for less

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shutil
@@ -13,13 +12,14 @@ from contextlib import contextmanager
 
 import pytest
 
+from benchmarks.namespaces import Namespaces, ip, why_no_namespaces
+from benchmarks.support import ROOT
 from tests.missing import leave_out
-from tests.namespaces.support import ROOT, call, ip, why_not
 from tests.project.test_examples import Program
 from tests.project.test_examples import running as running_here
 
 pytest.importorskip("bencode2")
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "nothing")
+pytestmark = pytest.mark.skipif(bool(why_no_namespaces()), reason=why_no_namespaces() or "nothing")
 
 RELAY = "198.51.100.1"
 # The outer and the inner address of each NAT, and the host behind it.
@@ -37,52 +37,36 @@ table ip filter {
 }
 """
 
-_serial = itertools.count()
 
-
-class Internet:
+class Internet(Namespaces):
     """A network with a relay on it, and two NATs with a host behind each; gone afterwards."""
+
+    hosts = ("public", "left", "right", "leftnat", "rightnat")
 
     def __init__(self) -> None:
         if shutil.which("nft") is None:
             leave_out("nft is missing: install the package nftables")
-        prefix = f"txutp{os.getpid()}p{next(_serial)}"
-        self.names = {name: prefix + name for name in ("public", "left", "right", "leftnat", "rightnat")}
+        super().__init__()
 
-    def __enter__(self) -> Internet:
-        try:
-            for name in self.names.values():
-                ip("netns", "add", name)
-                ip("-n", name, "link", "set", "lo", "up")
-            public = self.names["public"]
-            ip("-n", public, "link", "add", "bridge", "type", "bridge")
-            ip("-n", public, "addr", "add", f"{RELAY}/24", "dev", "bridge")
-            ip("-n", public, "link", "set", "bridge", "up")
-            for side, addresses in NATS.items():
-                self._nat(side, *addresses)
-        except BaseException:
-            self._remove()
-            raise
-        return self
+    def join(self) -> None:
+        public = self.names["public"]
+        ip("-n", public, "link", "add", "bridge", "type", "bridge")
+        ip("-n", public, "addr", "add", f"{RELAY}/24", "dev", "bridge")
+        ip("-n", public, "link", "set", "bridge", "up")
+        for side, addresses in NATS.items():
+            self._nat(side, *addresses)
 
     def _nat(self, side: str, outer: str, inner: str, host: str) -> None:
         public, nat, inside = self.names["public"], self.names[f"{side}nat"], self.names[side]
-        ip("link", "add", "wan", "netns", nat, "type", "veth", "peer", side, "netns", public)
+        self.cable(f"{side}nat", "wan", "public", side)
         ip("-n", public, "link", "set", side, "master", "bridge", "up")
-        ip("link", "add", "lan", "netns", nat, "type", "veth", "peer", "eth0", "netns", inside)
+        self.cable(f"{side}nat", "lan", side, "eth0")
         for name, device, where in ((nat, "wan", outer), (nat, "lan", inner), (inside, "eth0", host)):
             ip("-n", name, "addr", "add", f"{where}/24", "dev", device)
             ip("-n", name, "link", "set", device, "up")
         ip("-n", inside, "route", "add", "default", "via", inner)
-        call("ip", "netns", "exec", nat, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        self.sysctl(f"{side}nat", "net.ipv4.ip_forward=1")
         subprocess.run(["ip", "netns", "exec", nat, "nft", "-f", "-"], input=RULES, text=True, check=True)
-
-    def __exit__(self, *problem: object) -> None:
-        self._remove()
-
-    def _remove(self) -> None:
-        for name in self.names.values():
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
     @contextmanager
     def running(self, where: str, command: str) -> Iterator[Program]:

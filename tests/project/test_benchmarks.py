@@ -483,14 +483,14 @@ def test_command_that_is_interrupted(number: signal.Signals) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: any(f"txutpbench{process.pid}n" in name for name in namespaces()))
+        wait_until(lambda: any(f"txutp{process.pid}n" in name for name in namespaces()))
         time.sleep(0.5)
         process.send_signal(number)
         assert process.wait(30)
     finally:
         process.kill()
         process.wait()
-    assert not any(f"txutpbench{process.pid}n" in name for name in namespaces())
+    assert not any(f"txutp{process.pid}n" in name for name in namespaces())
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
