@@ -1,6 +1,7 @@
 """Runs a Python program in this process, as Python itself would have run it.
 
-``python -m txutp.rebinding`` and the workers of ``python -m txutp.workers`` prepare the process and call this.
+``python -m txutp.rebinding``, ``txutp run`` and the workers of ``python -m txutp.workers`` prepare the process and call
+this.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ def run_program(program: str, arguments: Sequence[str], is_module: bool, path: s
     ``path`` is what ``find`` has returned; it is not used for a module.
     """
     sys.argv[:] = [path or program, *arguments]
+    if not getattr(sys.flags, "safe_path", False):
+        # Python puts the directory of the file there, or for a module the current one, and has put ours.
+        sys.path[0] = os.getcwd() if is_module else os.path.dirname(os.path.realpath(path))
     if is_module:
         runpy.run_module(program, run_name="__main__", alter_sys=True)
     else:
-        if not getattr(sys.flags, "safe_path", False):
-            # Python puts the directory of the file there, and has put ours.
-            sys.path[0] = os.path.dirname(os.path.realpath(path))
         runpy.run_path(path, run_name="__main__")
 
 

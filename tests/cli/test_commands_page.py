@@ -10,10 +10,12 @@ from pathlib import Path
 
 from tests.cli.support import ROOT, TIMEOUT_SECONDS, Running, run
 from tests.cli.test_dump import conversation, write
+from tests.project.test_examples import running, says
+from tests.project.test_readme import free_port
 from txutp.cli import main, output
 
 PAGE = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
-RECEIVE_FILES, SEND_FILES, RECEIVE, SEND, HERE, THERE, DUMP = (
+RECEIVE_FILES, SEND_FILES, RECEIVE, SEND, HERE, THERE, WEB, DUMP = (
     text.strip() for text in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )
 
@@ -82,6 +84,16 @@ def test_connections_are_carried(tmp_path: Path) -> None:
                     stream.sendall(b"answer")
                 client.settimeout(TIMEOUT_SECONDS)
                 assert client.recv(100) == b"answer"
+
+
+def test_a_program_speaks_utp(tmp_path: Path) -> None:
+    """The web server says that it starts, and serves over uTP."""
+    (tmp_path / "page.html").write_text("served over uTP")
+    port = str(free_port())
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    with running(WEB.replace("8080", port), tmp_path) as web:
+        web.until(f"starting on {port}")
+        assert says(f"python examples/fetch.py http://127.0.0.1:{port}/page.html", tmp_path) == ["served over uTP"]
 
 
 def test_a_capture_is_shown(tmp_path: Path) -> None:

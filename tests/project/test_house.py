@@ -106,6 +106,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("",),
     ("rebinding.options",),
     ("rebinding.inheriting",),
+    ("rebinding.__main__",),
     ("cli.options", "cli.pictures"),
     # The command.
     (
@@ -146,9 +147,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("cli.measurement.compare",),
     ("cli.measurement.views",),
-    ("cli.cat", "cli.demo", "cli.dump", "cli.forward", "cli.perf", "cli.receive", "cli.send"),
+    ("cli.cat", "cli.demo", "cli.dump", "cli.forward", "cli.perf", "cli.receive", "cli.run", "cli.send"),
     ("cli",),
-    ("__main__", "rebinding.__main__", "rebinding.startup.sitecustomize"),
+    ("__main__", "rebinding.startup.sitecustomize"),
 )
 
 # What the core may take from outside: nothing that reads a clock, draws lots, talks or logs.

@@ -23,6 +23,7 @@ from txutp.cli.forward import forward
 from txutp.cli.perf import perf
 from txutp.cli.plot import plot
 from txutp.cli.receive import receive
+from txutp.cli.run import run
 from txutp.cli.send import send
 from txutp.cli.top import top
 
@@ -33,5 +34,5 @@ def main() -> None:
     """uTP (BEP 29) for Twisted: a stream over UDP that yields to other traffic."""
 
 
-for command in (cat, demo, demo_server, dump, forward, perf, plot, receive, send, top):
+for command in (cat, demo, demo_server, dump, forward, perf, plot, receive, run, send, top):
     main.add_command(command)

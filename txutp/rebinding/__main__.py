@@ -11,20 +11,20 @@ import sys
 from collections.abc import Sequence
 
 from txutp.rebinding.inheriting import bequeath
-from txutp.rebinding.options import parser, read_options
+from txutp.rebinding.options import COMMAND, parser, read_options
 from txutp.running import Unusable, find, run_program
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Run the program to its end; SystemExit carries its exit code."""
-    options = read_options(sys.argv[1:] if words is None else words)
+def main(words: Sequence[str] | None = None, command: str = COMMAND) -> None:
+    """Run the program to its end; SystemExit carries its exit code.  ``command`` is how we were called."""
+    options = read_options(sys.argv[1:] if words is None else words, command)
     program, *arguments = [word for place, word in enumerate(options.program) if place or word != "--"] or [""]
     if not program:
-        parser().error("which program? A file, or a command like twist; or -m and a module")
+        parser(command).error("which program? A file, or a command like twist; or -m and a module")
     try:
-        path = "" if options.is_module else find(program, "-m txutp.rebinding")
+        path = "" if options.is_module else find(program, command.removeprefix("python "))
     except Unusable as problem:
-        parser().error(str(problem))
+        parser(command).error(str(problem))
     if options.children:
         bequeath(options.words, os.environ)
     options.begin(os.path.basename(program))

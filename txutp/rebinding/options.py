@@ -1,4 +1,4 @@
-"""What ``python -m txutp.rebinding`` can be told, and what it makes of that: a rule, and a report at the end."""
+"""The options of ``python -m txutp.rebinding`` and ``txutp run``: they become a rule, and a report at the end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from txutp.rebinding import Rebinding, rebound_when_installed
 from txutp.rebinding.rules import Rule, connecting, everything, hosts, listening, ports
+
+COMMAND = "python -m txutp.rebinding"
 
 DESCRIPTION = """Run a Twisted program with uTP in the place of TCP: its reactor.listenTCP and connectTCP speak uTP.
 Programs that take endpoint strings need none of this: give them utp:PORT and utp:HOST:PORT."""
@@ -17,6 +19,28 @@ Programs that take endpoint strings need none of this: give them utp:PORT and ut
 EPILOGUE = """PROGRAM is the path of a Python file, or the name of a command that is installed beside this Python or on
 PATH, like twist or scrapy.  Without options every TCP port and connection becomes one of uTP.  Both sides of a
 connection have to speak it: choose what does with --ports, --hosts, --listen or --connect."""
+
+
+class Option(NamedTuple):
+    """An option in front of the program."""
+
+    name: str
+    help: str
+    metavar: str | None = None
+    """The name of its value; an option without one is a flag."""
+
+
+OPTIONS = (
+    Option("--listen", "only where the program listens"),
+    Option("--connect", "only where the program connects"),
+    Option("--ports", "only these ports", "P,P-P"),
+    Option("--hosts", "only these hosts and networks", "H,N/8"),
+    Option("--not-ports", "all but these ports", "P,P-P"),
+    Option("--not-hosts", "all but these hosts", "H,N/8"),
+    Option("--report", "append what went over uTP when the reactor ends", "FILE"),
+    Option("--no-children", "child processes go on with TCP"),
+    Option("-m", "PROGRAM is a module, as for python -m"),
+)
 
 
 @dataclass
@@ -53,40 +77,37 @@ class Options:
                 report.write(f"{name} (process {os.getpid()}) {what}\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line, up to the program."""
+def parser(command: str = COMMAND) -> argparse.ArgumentParser:
+    """Returns the parser of the command line, up to the program; ``command`` is its beginning, for sentences."""
     made = argparse.ArgumentParser(
-        "python -m txutp.rebinding", "%(prog)s [options] PROGRAM [ARGUMENTS]", DESCRIPTION, EPILOGUE, allow_abbrev=False
+        command, "%(prog)s [options] PROGRAM [ARGUMENTS]", DESCRIPTION, EPILOGUE, allow_abbrev=False
     )
     only = made.add_mutually_exclusive_group()
-    only.add_argument("--listen", action="store_true", help="only where the program listens")
-    only.add_argument("--connect", action="store_true", help="only where the program connects")
-    made.add_argument("--ports", action="append", default=[], metavar="P,P-P", help="only these ports")
-    made.add_argument("--hosts", action="append", default=[], metavar="H,N/8", help="only these hosts and networks")
-    made.add_argument("--not-ports", action="append", default=[], metavar="P,P-P", help="all but these ports")
-    made.add_argument("--not-hosts", action="append", default=[], metavar="H,N/8", help="all but these hosts")
-    made.add_argument("--report", metavar="FILE", help="append what went over uTP when the reactor ends")
-    made.add_argument("--no-children", action="store_true", help="child processes go on with TCP")
-    made.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module, as for python -m")
+    for option in OPTIONS:
+        group = only if option.name in ("--listen", "--connect") else made
+        if option.metavar is None:
+            group.add_argument(option.name, action="store_true", help=option.help)
+        else:
+            group.add_argument(option.name, action="append", default=[], metavar=option.metavar, help=option.help)
     made.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return made
 
 
-def read_options(words: Sequence[str]) -> Options:
+def read_options(words: Sequence[str], command: str = COMMAND) -> Options:
     """Understand a command line; one that is wrong ends the process with a sentence."""
-    made = parser()
+    made = parser(command)
     read = made.parse_args(words)
     try:
         rule = rule_of(read)
     except ValueError as problem:
         made.error(str(problem))
-    report = None if read.report is None else os.path.abspath(read.report)
+    report = os.path.abspath(read.report[-1]) if read.report else None
     return Options(
         rule,
         report,
         words_of(read, report),
         read.program,
-        read.is_module,
+        read.m,
         not read.no_children,
     )
 
