@@ -264,3 +264,42 @@ def test_delays_and_addresses_are_short() -> None:
     assert [delay_text(delay) for delay in (None, 0.0, 9.94, 9.96, 1234.5)] == ["-", "0.0", "9.9", "10", "1234"]
     assert shortened(LONG_PEER, 21) == "[2001:db8:85a3…:65535"
     assert shortened("10.0.0.1:1", 21) == "10.0.0.1:1"
+
+
+def test_several_sockets_are_one_table(place: Path, tmp_path: Path) -> None:
+    """Connections and counters of all are put together; a socket that was left behind is left out."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
+        stale.bind("stale")
+    first, second = (
+        json.dumps(
+            {"program": "web", "pid": pid, "connections": [row(f"10.0.0.{pid}:1", pid)]}
+            | {"ports": [{"port": "0.0.0.0:6881", "foreign": pid, "held_bytes": None}]}
+        ).encode()
+        + b"\n"
+        for pid in (1, 2)
+    )
+    with FakeService(place, first, forever=True), FakeService(Path("t"), second, forever=True):
+        done = run("stale", "s", "t", "--once", "--json")
+    told = json.loads(done.output)
+    assert told["pid"] == [1, 2]
+    assert told["ports"] == [{"port": "0.0.0.0:6881", "foreign": 3, "held_bytes": None}]
+    assert sorted(each["peer"] for each in told["connections"]) == ["10.0.0.1:1", "10.0.0.2:1"]
+
+
+def test_a_service_that_ends_leaves_the_others(place: Path) -> None:
+    """One of two answers a single time; the headline says how many processes there are."""
+    with FakeService(place, BEFORE), FakeService(Path("t"), BEFORE, AFTER):
+        done = run("s", "t", "--once")
+    assert done.exit_code == 0
+    assert "service (7)" in done.output
+    with FakeService(Path("u"), BEFORE, AFTER), FakeService(Path("v"), BEFORE, AFTER):
+        done = run("u", "v", "--once")
+    assert "6 connections" in done.output
+    assert "service (2 processes) on 0.0.0.0:6881" in done.output
+
+
+def test_without_any_service_the_first_problem_is_told(place: Path) -> None:
+    """As with one socket."""
+    done = run("s", "t")
+    assert done.exit_code == EXIT_UNCONNECTED
+    assert "s: there is no such socket" in done.output

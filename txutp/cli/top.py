@@ -22,6 +22,7 @@ from txutp.cli.output import (
     EXIT_LOST,
     EXIT_TIMED_OUT,
     EXIT_UNCONNECTED,
+    counted,
     give_up,
 )
 
@@ -102,13 +103,65 @@ class Service:
         return answer
 
 
+class Services:
+    """Several of them, such as the workers of one service, whose figures are put together.
+
+    One that has ended is left out, unless none is left then.
+    """
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._living: list[Service] = []
+        problems: list[Unusable] = []
+        for path in paths:
+            try:
+                self._living.append(Service(path))
+            except Unusable as problem:
+                problems.append(problem)
+        if not self._living:
+            raise problems[0]
+
+    def close(self) -> None:
+        """Hang up."""
+        for service in self._living:
+            service.close()
+
+    def ask(self) -> dict[str, Any]:
+        """Returns the figures of now; raises ``Unusable``."""
+        answers: list[dict[str, Any]] = []
+        for service in list(self._living):
+            try:
+                answers.append(service.ask())
+            except Unusable as problem:
+                if problem.exit_code != EXIT_LOST or len(self._living) == 1:
+                    raise
+                self._living.remove(service)
+                service.close()
+        return answers[0] if len(answers) == 1 else added(answers)
+
+
+def added(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns one answer for several: their connections, and one entry for each port, with sums of its counters."""
+    ports: dict[str, dict[str, Any]] = {}
+    for answer in answers:
+        for port in answer["ports"]:
+            total = ports.setdefault(port["port"], {"port": port["port"]})
+            for name, value in port.items():
+                if name != "port":
+                    total[name] = None if value is None else (total.get(name) or 0) + value
+    return answers[0] | {
+        "pid": [answer["pid"] for answer in answers],
+        "ports": list(ports.values()),
+        "connections": [row for answer in answers for row in answer["connections"]],
+    }
+
+
 @click.command(
     short_help="Show the connections of a running service.",
     epilog=f"Exit codes: {EXIT_DIFFERENT} the socket is another program's; {EXIT_LOST} the service has ended;"
     f" {EXIT_TIMED_OUT} it does not answer; {EXIT_UNCONNECTED} there is no such socket, or it is not ours;"
     f" {EXIT_INTERRUPTED} interrupted.",
 )
-@click.argument("path", metavar="SOCKET", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="SOCKET...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-i", "--interval", type=DURATION, default="1s", show_default=True, help="Time between two looks.")
 @click.option("-s", "--sort", type=click.Choice(list(SORTS)), default="rate", show_default=True, help="Order of rows.")
 @click.option(
@@ -116,14 +169,16 @@ class Service:
 )
 @click.option("--once", is_flag=True, help="Print one table and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each look.")
-def top(path: Path, interval: float, sort: str, lines: int | None, once: bool, as_json: bool) -> None:
+def top(paths: tuple[Path, ...], interval: float, sort: str, lines: int | None, once: bool, as_json: bool) -> None:
     """Show the uTP connections of a program that has opened a control socket with `openControlSocket`.
+
+    Of several sockets, those of workers say, all connections are shown together.
 
     OUT and IN are the rates of the interval, QUEUE the time that packets wait on the way to the peer and on the way
     back, CWND the congestion window, and RESENT the packets that were sent again.
     """
     try:
-        service = Service(path)
+        service = Services(paths)
     except Unusable as problem:
         give_up(str(problem), problem.exit_code)
     try:
@@ -136,7 +191,7 @@ def top(path: Path, interval: float, sort: str, lines: int | None, once: bool, a
         service.close()
 
 
-def _watch(service: Service, interval: float, sort: str, lines: int | None, once: bool, as_json: bool) -> None:
+def _watch(service: Services, interval: float, sort: str, lines: int | None, once: bool, as_json: bool) -> None:
     console = Console(highlight=False)
     wait = max(interval, RATE_SECONDS) if once else interval
     before = _Look(service.ask(), None)
@@ -165,14 +220,18 @@ class _Look:
         self.time = time.monotonic()
         self.answer = answer
         self.rows = answer["connections"]
-        self._by_name = {(row["port"], row["peer"], row["id"], row["initiator"]): row for row in self.rows}
-        for name, row in self._by_name.items():
-            old = None if before is None else before._by_name.get(name)
+        self._by_name = {name_of(row): row for row in self.rows}
+        for row in self.rows:
+            old = None if before is None else before._by_name.get(name_of(row))
             for rate, count in (("out_bytes_per_second", "bytes_acked"), ("in_bytes_per_second", "bytes_received")):
                 row[rate] = 0.0
                 # Another connection may have taken the name.
                 if before is not None and old is not None and old[count] <= row[count]:
                     row[rate] = (row[count] - old[count]) / max(self.time - before.time, 1e-3)
+
+    def _processes(self) -> str:
+        pid = self.answer["pid"]
+        return counted(len(pid), "process", "processes") if isinstance(pid, list) else str(pid)
 
     def _sorted(self, sort: str, lines: int | None) -> list[dict[str, Any]]:
         return sorted(self.rows, key=SORTS[sort])[:lines]
@@ -189,7 +248,7 @@ class _Look:
         back = sum(row["in_bytes_per_second"] for row in self.rows)
         headline = (
             f"{len(self.rows)} connections, out {rate_text(out)}, in {rate_text(back)} bit/s;"
-            f" {self.answer['program']} ({self.answer['pid']}) on {', '.join(ports) or 'no port'}"
+            f" {self.answer['program']} ({self._processes()}) on {', '.join(ports) or 'no port'}"
         )
         headings = list(COLUMNS)
         for heading in DROPPED_FIRST:
@@ -207,6 +266,11 @@ class _Look:
         if len(shown) < len(self.rows):
             parts.append(Text(f"and {len(self.rows) - len(shown)} more"))
         return Group(*parts)
+
+
+def name_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns what tells a connection from others."""
+    return row["port"], row["peer"], row["id"], row["initiator"]
 
 
 def shortened(peer: str, width: int) -> str:
