@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import support
 from tests.cli.support import TIMEOUT_SECONDS, Running
 from txutp.cli.output import EXIT_INTERRUPTED, EXIT_UNCONNECTED
+from txutp.workers import why_no_steering
+
+steered = pytest.mark.skipif(bool(why_no_steering()), reason=why_no_steering())
 
 
 @contextmanager
@@ -168,7 +174,7 @@ def test_an_interrupt_lets_open_streams_end(listener: socket.socket, tmp_path: P
             served.close()
             assert received(client) == b"bye"
         assert forward.process.wait(TIMEOUT_SECONDS) == EXIT_INTERRUPTED
-    assert "1 connections were carried" in forward.said
+    assert "1 connection carried" in forward.said
 
 
 def test_a_port_that_is_taken_is_told(listener: socket.socket, tmp_path: Path) -> None:
@@ -177,3 +183,95 @@ def test_a_port_that_is_taken_is_told(listener: socket.socket, tmp_path: Path) -
     with Running(tmp_path, "forward", f"tcp:{port}:interface=127.0.0.1", "utp:127.0.0.1:9") as forward:
         assert forward.process.wait(TIMEOUT_SECONDS) == EXIT_UNCONNECTED
     assert "Couldn't listen" in forward.said
+
+
+@steered
+def test_workers_share_a_port(listener: socket.socket, tmp_path: Path) -> None:
+    """Each carries a part of the connections; all end at an interrupt; each has a trace of its own."""
+    destination = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+    trace = tmp_path / "trace.qlog"
+    options = ("--workers", "2", "--max-connections", "100", "--grace", "0s", "--qlog", str(trace))
+    with Running(tmp_path, "forward", "utp:0:interface=127.0.0.1", destination, *options) as there:
+        port = there.wait_for(r"2 workers on 127.0.0.1:(\d+)\.")[1]
+        with Running(tmp_path, "forward", "tcp:0:interface=127.0.0.1", f"utp:127.0.0.1:{port}") as here:
+            clients = [connection(int(here.port())) for _ in range(24)]
+            for number, client in enumerate(clients):
+                client.sendall(b"%d" % number)
+            heard = set()
+            for _ in clients:
+                served, _ = listener.accept()
+                with served:
+                    served.settimeout(TIMEOUT_SECONDS)
+                    heard.add(int(served.recv(10)))
+            assert heard == set(range(24))
+            for client in clients:
+                client.close()
+        there.process.send_signal(signal.SIGINT)
+        assert there.process.wait(TIMEOUT_SECONDS) == EXIT_INTERRUPTED
+    carried = [int(there.wait_for(rf"Worker {number}: (\d+) connections? carried")[1]) for number in (0, 1)]
+    assert min(carried) > 0
+    assert sorted(path.name for path in tmp_path.glob("*.qlog")) == ["trace-0.qlog", "trace-1.qlog"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("tcp:2222", "utp:127.0.0.1:9"), "written utp:PORT, and not 'tcp:2222'"),
+        (("utp:0", "tcp:127.0.0.1:9", "--max-connections", "1"), "less than one for each of the workers"),
+    ],
+)
+@steered
+def test_what_workers_cannot_share_is_told(words: tuple[str, ...], sentence: str) -> None:
+    """Before anything is started."""
+    done = support.run("forward", "--workers", "2", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+
+
+@steered
+def test_a_port_that_is_taken_is_told_to_all_workers(tmp_path: Path) -> None:
+    """Once, by the process that starts them."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        source = f"utp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        done = support.run("forward", "--workers", "2", source, "tcp:127.0.0.1:9")
+    assert done.returncode == EXIT_UNCONNECTED
+    assert done.stderr.count("Couldn't listen") == 1
+
+
+def test_where_the_kernel_cannot_share_a_port_one_process_does(
+    listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so in one sentence, and carries."""
+    lacking = (
+        "import sys; from txutp.cli import forward, main; module = sys.modules['txutp.cli.forward'];"
+        " module.why_no_steering = lambda: 'This system lacks it.'; main()"
+    )
+    monkeypatch.setattr(support, "command", lambda *words: [sys.executable, "-c", lacking, *words])
+    destination = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+    with (
+        Running(tmp_path, "forward", "tcp:0:interface=127.0.0.1", destination, "--workers", "2") as forward,
+        connection(int(forward.port())) as client,
+    ):
+        client.sendall(b"1")
+        served, _ = listener.accept()
+        assert served.recv(1) == b"1"
+    assert forward.said.startswith("txutp: This system lacks it.\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the test ends the command as POSIX systems do it")
+def test_it_is_terminated_as_it_is_interrupted(listener: socket.socket, tmp_path: Path) -> None:
+    """Supervisors send SIGTERM: open streams end by themselves then, too; a second one changes nothing."""
+    destination = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+    with Running(tmp_path, "forward", "tcp:0:interface=127.0.0.1", destination, "--grace", "1min") as forward:
+        with connection(int(forward.port())) as client:
+            client.sendall(b"1")
+            served, _ = listener.accept()
+            assert served.recv(1) == b"1"
+            for _ in range(2):
+                forward.process.send_signal(signal.SIGTERM)
+                forward.wait_for("no more connections are taken, 1 are open")
+            served.sendall(b"bye")
+            served.close()
+            assert received(client) == b"bye"
+        assert forward.process.wait(TIMEOUT_SECONDS) == EXIT_INTERRUPTED

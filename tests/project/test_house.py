@@ -100,8 +100,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "workers.child",
         "workers.parent",
     ),
-    ("monitoring.control", "monitoring.metrics", "qlog", "testing", "workers", "workers.__main__"),
-    ("monitoring",),
+    ("monitoring.control", "monitoring.metrics", "qlog", "testing", "workers", "workers.serving"),
+    ("monitoring", "workers.__main__", "workers.tap"),
     # The public names, which the command asks for its version.
     ("",),
     ("rebinding.options",),
@@ -148,6 +148,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli.measurement.compare",),
     ("cli.measurement.views",),
     ("cli.cat", "cli.demo", "cli.dump", "cli.forward", "cli.perf", "cli.receive", "cli.run", "cli.send"),
+    ("cli.tap",),
     ("cli",),
     ("__main__", "rebinding.startup.sitecustomize"),
 )

@@ -199,34 +199,42 @@ class TestSystemd:
         assert ours == []
 
     def test_the_commands_of_the_units_run(self, tmp_path: Path) -> None:
-        """The forwarder starts; the web server serves on a socket that it was given as descriptor 3."""
+        """The forwarder starts; a web server and a forwarder serve on a socket that they were given as descriptor 3."""
         commands = {}
         for name, text in map(self.named, self.units):
             parser = configparser.ConfigParser(strict=False, interpolation=None)
             parser.read_string(text)
             if parser.has_section("Service"):
                 commands[name] = parser["Service"]["ExecStart"].replace("/opt/txutp/bin/", "")
-        forward, web = commands.values()
+        forward, web, carry = commands.values()
         with running(forward.replace("utp:6881", f"utp:0:interface={HOST}"), tmp_path) as forwarder:
             forwarder.until("Forwarding")
 
         (tmp_path / "page.html").write_text("<p>by descriptor</p>")
         (tmp_path / "examples").symlink_to(ROOT / "examples")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
-            bound.bind((HOST, 0))
-            port = bound.getsockname()[1]
-            # A shell moves the socket to descriptor 3, as systemd does.
-            serve = f"exec 3<&{bound.fileno()}; exec {web.replace('/srv/files', '.')}"
-            with subprocess.Popen(
-                ["bash", "-c", serve],
-                cwd=tmp_path,
-                env=environment(),
-                pass_fds=[bound.fileno()],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            ) as server:
-                try:
-                    fetch = f"python examples/fetch.py http://{HOST}:{port}/page.html"
-                    assert says(fetch, tmp_path) == ["<p>by descriptor</p>"]
-                finally:
-                    server.kill()
+        fetch = f"python examples/fetch.py http://{HOST}:%d/page.html"
+        with activated(web.replace("/srv/files", "."), tmp_path) as port:
+            assert says(fetch % port, tmp_path) == ["<p>by descriptor</p>"]
+        with running(f"twist web --listen tcp:0:interface={HOST} --path .", tmp_path) as server:
+            behind = server.port()
+            with activated(carry.replace(":22", f":{behind}"), tmp_path) as port:
+                assert says(fetch % port, tmp_path) == ["<p>by descriptor</p>"]
+
+
+@contextmanager
+def activated(command: str, place: Path) -> Iterator[int]:
+    """Runs a command with a bound UDP socket as descriptor 3, where systemd puts it; yields the port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind((HOST, 0))
+        with subprocess.Popen(
+            ["bash", "-c", f"exec 3<&{bound.fileno()}; exec {command}"],
+            cwd=place,
+            env=environment(),
+            pass_fds=[bound.fileno()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as server:
+            try:
+                yield bound.getsockname()[1]
+            finally:
+                server.kill()

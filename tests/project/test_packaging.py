@@ -76,6 +76,7 @@ react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 NO_REACTOR = """
 import sys
 import twisted.plugins.txutp_endpoints
+import twisted.plugins.txutp_services
 assert "twisted.internet.reactor" not in sys.modules, "the plugin installs the default reactor"
 """
 
@@ -170,7 +171,11 @@ def test_contents(artifacts: dict[str, Path], kind: str) -> None:
     names = names_in(artifacts[kind])
 
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "txutp").rglob("*.py")}
-    assert names >= modules | {"txutp/py.typed", "twisted/plugins/txutp_endpoints.py"}
+    assert names >= modules | {
+        "txutp/py.typed",
+        "twisted/plugins/txutp_endpoints.py",
+        "twisted/plugins/txutp_services.py",
+    }
     assert any(name.endswith("LICENSE") for name in names)
     assert not [name for name in names if name.endswith((".pyc", "dropin.cache"))]
     # Installed, these would overwrite files of Twisted itself.
@@ -230,6 +235,7 @@ def test_install_use_uninstall(
     assert "echoed with" in run(python, "-c", ECHO, cwd=elsewhere)
     run(python, "-c", NO_REACTOR, cwd=elsewhere)
     assert list(scripts.glob("txutp*"))
+    assert "--workers" in run(python, "-m", "twisted", "utp-workers", "--help", cwd=elsewhere)
 
     # uninstall and look at what is left
     run(*pip, "uninstall", "--quiet", "--yes", "txutp", cwd=elsewhere)

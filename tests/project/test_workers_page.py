@@ -15,11 +15,12 @@ from tests.project.test_examples import running, says
 from tests.project.test_readme import environment, free_port
 from txutp.workers import __main__ as command
 from txutp.workers import why_no_steering
+from txutp.workers.serving import cores, ports_in
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "howto" / "workers.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-WEB, FORWARD = (text.strip() for language, text in BLOCKS if language == "sh")
+WEB, FORWARD, SERVICE = (text.strip() for language, text in BLOCKS if language == "sh")
 [PROGRAM] = (text for language, text in BLOCKS if language == "python")
 HOST = "127.0.0.1"
 TIMEOUT_SECONDS = 60
@@ -62,11 +63,23 @@ def test_forwarding(tmp_path: Path) -> None:
         web.until(f"starting on {theirs}")
         text = FORWARD.replace("2222", ours).replace("127.0.0.1:22", f"127.0.0.1:{theirs}")
         with running(text, tmp_path) as forward:
-            forward.until(f"{command.cores()} workers on {HOST}:{ours}")
+            forward.until(f"{cores()} workers on {HOST}:{ours}")
             fetched = says(f"{sys.executable} examples/fetch.py http://{HOST}:{ours}/page.html", tmp_path)
             assert any("carried" in line for line in fetched)
             forward.process.send_signal(signal.SIGTERM)
             forward.end()
+
+
+def test_a_service_of_twist(tmp_path: Path) -> None:
+    """The same web server as a service."""
+    (tmp_path / "page.html").write_text("<p>served by a service</p>")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    port = str(free_port())
+    with running(SERVICE.replace("8080", port).replace("--workers 4", "--workers 2"), tmp_path) as web:
+        web.until(f"2 workers on {HOST}:{port}")
+        assert says(f"{sys.executable} examples/fetch.py http://{HOST}:{port}/page.html", tmp_path) == [
+            "<p>served by a service</p>"
+        ]
 
 
 def test_the_program(tmp_path: Path) -> None:
@@ -90,6 +103,7 @@ def test_the_program(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (["--listen", "utp:1"], "which program"),
+        (["twist", "web", "--listen=utp:example.org:80"], "which port do the workers share"),
         (["true.py"], "which port do the workers share"),
         (["--listen", "tcp:1", "twist"], "written utp:PORT, and not 'tcp:1'"),
         (["--listen", "utp:x", "twist"], "a port is a number from 0 to 65535"),
@@ -118,3 +132,9 @@ def test_a_program_that_ends_at_once_ends_the_command(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "ended before it listened" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ports_are_found_among_the_words_of_a_program() -> None:
+    """Alone or behind an option, each once; strings of clients and of other kinds are none."""
+    words = ["twist", "x", "--listen", "utp:1", "--port=utp:2:interface=\\:\\:", "utp:1", "utp:example.org:3"]
+    assert ports_in([*words, "tcp:4", "utp:fd=5", "utp:", "--x=tcp:6"]) == [("", 1), ("::", 2)]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -14,12 +15,18 @@ from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from txutp.cli.options import DURATION, client_endpoint, named, qlog_option, server_endpoint
-from txutp.cli.output import EXIT_INTERRUPTED, EXIT_UNCONNECTED, give_up, on_interrupt, run_command, say
+from txutp.cli.options import DURATION, QLOG, client_endpoint, named, qlog_option, server_endpoint
+from txutp.cli.output import EXIT_INTERRUPTED, EXIT_UNCONNECTED, counted, give_up, on_interrupt, run_command, say
 from txutp.cli.relay import Relay, Side
+from txutp.workers import Workers, WorkersFailed, this_worker, why_no_steering
+from txutp.workers.serving import handle, port_of, serve
+from txutp.workers.steering import MAXIMUM_WORKERS
 
 # Time for the streams that are open to end when the command is interrupted.
 GRACE_SECONDS = 5.0
+
+# Time for workers to end behind that, before they are killed.
+WORKER_END_SECONDS = 5.0
 
 
 @click.command(
@@ -42,33 +49,89 @@ GRACE_SECONDS = 5.0
     show_default="5s",
     help="Let open streams go on for this time when interrupted.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MAXIMUM_WORKERS),
+    default=1,
+    metavar="N",
+    help="Share the port of FROM, a utp: string, among this many processes (Linux).",
+)
 @qlog_option
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
-def forward(source: str, destination: str, max_connections: int | None, grace: float, quiet: bool) -> None:
+def forward(
+    source: str, destination: str, max_connections: int | None, grace: float, workers: int, quiet: bool
+) -> None:
     """Carry every connection that FROM accepts to TO, both of them endpoint strings.
 
     `txutp forward tcp:2222 utp:example.org:2222` here and `txutp forward utp:2222 tcp:localhost:22` there carry SSH,
     rsync, git or restic as background traffic. Half closes, back-pressure and resets are carried through.
     """
+    worker = this_worker()
+    if workers > 1 and worker is None:
+        if max_connections is not None and max_connections < workers:
+            raise click.UsageError(f"--max-connections {max_connections} is less than one for each of the workers.")
+        why_one = why_no_steering()
+        if not why_one:
+            _run_workers(source, workers, grace, quiet)
+            return
+        say(why_one)
+    if worker is not None and max_connections is not None:
+        max_connections = worker.part_of(max_connections)
+
+    def tell(words: str) -> None:
+        say(words if worker is None else f"Worker {worker.number}: {words}")
 
     async def run(reactor: Any) -> None:
-        forwarding = Forwarding(client_endpoint(reactor, destination), max_connections, say if not quiet else None)
+        forwarding = Forwarding(client_endpoint(reactor, destination), max_connections, tell)
         server = server_endpoint(reactor, source)
         interrupted: Deferred[None] = Deferred()
-        on_interrupt(reactor, lambda: interrupted.callback(None))
+
+        def interrupt() -> None:
+            if not interrupted.called:
+                interrupted.callback(None)
+
+        on_interrupt(reactor, interrupt)
+        handle(reactor, interrupt, "SIGTERM")
         try:
             port = await server.listen(forwarding)
         except (error.CannotListenError, OSError) as problem:
             give_up(str(problem), EXIT_UNCONNECTED)
-        if not quiet:
-            say(f"Forwarding {named(port.getHost())} to {destination}.")
+        if worker is None and not quiet:
+            tell(f"Forwarding {named(port.getHost())} to {destination}.")
         await interrupted
         on_interrupt(reactor, forwarding.drop)  # a second one does not wait
         await defer.maybeDeferred(port.stopListening)
         if not quiet:
-            say(f"Interrupted; no more connections are taken, {len(forwarding)} are open.")
+            tell(f"Interrupted; no more connections are taken, {len(forwarding)} are open.")
         await forwarding.finish(reactor, grace)
-        give_up(f"{forwarding.carried} connections were carried.", EXIT_INTERRUPTED)
+        tell(f"{counted(forwarding.carried, 'connection')} carried.")
+        raise SystemExit(EXIT_INTERRUPTED)
+
+    run_command(run)
+
+
+def _run_workers(source: str, workers: int, grace_seconds: float, quiet: bool) -> None:
+    """Run this very command in several processes, which ``this_worker`` tells what they are, until an interrupt."""
+    try:
+        port = port_of(source)
+    except (ValueError, TypeError) as problem:
+        raise click.BadParameter(str(problem), param_hint="FROM") from problem
+    # Each worker writes a trace of its own.
+    click.get_current_context().meta.pop(QLOG, None)
+
+    async def run(reactor: Any) -> None:
+        service = Workers(
+            reactor,
+            ["-m", "txutp", *sys.argv[1:]],
+            workers,
+            [port],
+            stop_seconds=grace_seconds + WORKER_END_SECONDS,
+        )
+        try:
+            await serve(reactor, service, (lambda words: None) if quiet else say)
+        except (error.CannotListenError, WorkersFailed) as problem:
+            give_up(str(problem), EXIT_UNCONNECTED)
+        give_up("Interrupted; all workers have ended.", EXIT_INTERRUPTED)
 
     run_command(run)
 

@@ -15,6 +15,7 @@ from twisted.internet.task import react
 
 from txutp.cli.options import QLOG
 from txutp.qlog import trace_reactor
+from txutp.workers import this_worker
 
 # 1 and 2 are Python's and click's, for other problems.
 EXIT_DIFFERENT = 3
@@ -65,10 +66,17 @@ def begin_trace(reactor: Any, path: Path, title: str) -> None:
 
 
 def run_command(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine on the reactor to its end; wrong usage that it finds is told as any other."""
+    """Run a coroutine on the reactor to its end; wrong usage that it finds is told as any other.
+
+    Each of several workers adds its number to the name of its trace.
+    """
 
     context = click.get_current_context()
     trace = context.meta.get(QLOG)
+
+    worker = this_worker()
+    if trace is not None and worker is not None:
+        trace = trace.with_stem(f"{trace.stem}-{worker.number}")
 
     async def guarded(reactor: Any) -> None:
         try:

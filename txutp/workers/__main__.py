@@ -1,4 +1,4 @@
-"""``python -m txutp.workers --workers 4 --listen utp:8080 PROGRAM ARGUMENTS``: several processes on one UDP port.
+"""``python -m txutp.workers --workers 4 PROGRAM --listen utp:8080``: several processes on one UDP port.
 
 PROGRAM is run once for each worker, and what it listens on with ``utp:8080`` is shared.  Signals: SIGTERM and SIGINT
 end the workers, SIGHUP starts them anew without losing a connection, SIGTTIN and SIGTTOU do so with one more and one
@@ -8,28 +8,23 @@ less, SIGUSR1 prints statistics as a line of JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet import task
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import _parse, _SystemdParser
+from twisted.internet.endpoints import _SystemdParser
 from twisted.internet.error import CannotListenError
 
 from txutp.endpoints import host_and_port
 from txutp.running import Unusable, find, run_program
 from txutp.sharing import bound_socket, canonical
-from txutp.strings import read_server
 from txutp.udp.ports import numeric_address, socket_address
 from txutp.workers.parent import Workers, WorkersFailed, checked_workers
-from txutp.workers.steering import MAXIMUM_WORKERS, why_no_steering
+from txutp.workers.serving import cores, port_of, ports_in, say, serve
+from txutp.workers.steering import why_no_steering
 
 COMMAND = "python -m txutp.workers"
 
@@ -54,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="utp:PORT",
         help="a string that the program listens on, as it has it; may be given again. Options beside interface= may be"
-        " left out",
+        " left out. By default all such strings among ARGUMENTS",
     )
     made.add_argument(
         "--systemd",
@@ -66,21 +61,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def port_of(text: str) -> tuple[str, int]:
-    """The interface and port of a ``utp:`` server string; ValueError or TypeError if it is none."""
-    words, options = _parse(text)
-    if words[:1] != ["utp"] or "fd" in options:
-        raise ValueError(f"workers share a port of uTP, which is written utp:PORT, and not {text!r}")
-    arguments, _ = read_server(words[1:], options)
-    return arguments.get("interface", ""), arguments["port"]
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Run the workers until a signal ends them; SystemExit carries the exit code."""
     made = parser()
@@ -88,13 +68,13 @@ def main(words: Sequence[str] | None = None) -> None:
     program = read.program[read.program[:1] == ["--"] :]
     if not program:
         made.error("which program? A file, or a command like twist; or -m and a module")
-    if not read.listen:
-        made.error("which port do the workers share? --listen utp:PORT, as the program has it")
     try:
-        ports = [port_of(text) for text in read.listen]
+        ports = [port_of(text) for text in read.listen] or ports_in(program)
+        if not ports:
+            made.error("which port do the workers share? --listen utp:PORT, as the program has it")
         path = "" if read.is_module else find(program[0], "-m txutp.workers")
         sockets = sockets_of_systemd(ports) if read.systemd else {}
-        given = min(map(len, sockets.values())) if sockets else min(cores(), MAXIMUM_WORKERS)
+        given = min(map(len, sockets.values())) if sockets else cores()
         wanted = given if read.workers is None else checked_workers(read.workers)
         command = ["-m", *program] if read.is_module else program
         why_one = why_no_steering()
@@ -132,80 +112,10 @@ async def run(
     sockets: Mapping[tuple[str, int], Sequence[socket.socket]],
 ) -> None:
     """Run the workers until SIGTERM or SIGINT."""
-    workers = Workers(reactor, program, wanted, ports, sockets=sockets)
-    if workers.why_one:
-        say(workers.why_one)
-    ended: Deferred[None] = Deferred()
-
-    def end() -> None:
-        if not ended.called:
-            ended.callback(None)
-
-    handle(reactor, end, "SIGTERM", "SIGINT")
     try:
-        workers.startService()
-    except CannotListenError as problem:
+        await serve(reactor, Workers(reactor, program, wanted, ports, sockets=sockets), say)
+    except (CannotListenError, WorkersFailed) as problem:
         sys.exit(f"{COMMAND}: {problem}")
-    try:
-        ready = workers.when_ready()
-        ended.addCallback(lambda result: ready.cancel())
-        with suppress(CancelledError):
-            await ready
-        if not ended.called:
-            handle(reactor, lambda: again(workers, 0), "SIGHUP")
-            handle(reactor, lambda: again(workers, 1), "SIGTTIN")
-            handle(reactor, lambda: again(workers, -1), "SIGTTOU")
-            handle(reactor, lambda: tell(workers), "SIGUSR1")
-            say(served(workers))
-            await ended
-    except WorkersFailed as problem:
-        sys.exit(f"{COMMAND}: {problem}")
-    finally:
-        await workers.stopService()
-
-
-def served(workers: Workers) -> str:
-    """A sentence for people."""
-    where = " and ".join(host_and_port(host, port) for host, port, *_ in workers.addresses)
-    return f"{workers.workers} workers on {where}."
-
-
-def again(workers: Workers, more: int) -> None:
-    """Start a new generation, with so many workers more; say what became of that."""
-    try:
-        restarted = workers.restart(workers.workers + more if more else None)
-    except (RuntimeError, ValueError, WorkersFailed) as problem:
-        say(f"Not restarted: {problem}")
-        return
-    restarted.addCallbacks(
-        lambda result: say(f"Restarted: {served(workers)}"),
-        lambda failure: say(f"Not restarted: {failure.getErrorMessage()}"),
-    )
-
-
-def tell(workers: Workers) -> None:
-    """Print the statistics of all ports."""
-
-    def told(statistics: list[Any]) -> None:
-        numbers = [address[1] for address in workers.addresses]
-        ports = [{"port": number, **asdict(each)} for number, each in zip(numbers, statistics, strict=True)]
-        print(json.dumps({"workers": workers.pids, "retiring": workers.retiring, "ports": ports}), flush=True)
-
-    workers.stats().addCallback(told)
-
-
-def handle(reactor: Any, call: Callable[[], None], *names: str) -> None:
-    """Call something in the reactor when a signal of one of these names comes."""
-    for name in names:
-        # the reactor sets handlers of its own when it starts
-        reactor.callWhenRunning(
-            signal.signal, getattr(signal, name), lambda number, frame: reactor.callFromThread(call)
-        )
-
-
-def say(words: str) -> None:
-    """A line for people."""
-    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

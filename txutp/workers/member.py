@@ -27,6 +27,7 @@ from txutp.core.stats import PortStats
 from txutp.port import stats_of
 from txutp.protocol import UTPProtocol
 from txutp.workers.lanes import Item, Lane, LaneReader
+from txutp.workers.settings import part_of
 from txutp.workers.steered import SteeredProtocol, WorkerPort
 
 VARIABLE = "TXUTP_WORKER"
@@ -64,6 +65,15 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<{self.__class__.__name__} {self.number} of {self.workers}>"
+
+    def part_of(self, limit: int) -> int:
+        """Returns this worker's part of a limit that is meant for all of them together.
+
+        Raises ValueError if the limit is below the number of workers, each of which needs one.
+        """
+        if limit < self.workers:
+            raise ValueError(f"{self.workers} workers cannot share a limit of {limit}; each of them needs one at least")
+        return part_of(limit, self.number, self.workers)
 
     @property
     def descriptors(self) -> list[int]:

@@ -44,7 +44,7 @@ from txutp.workers.steering import MAXIMUM_WORKERS, why_no_steering
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
 
-# Time for the workers to end by themselves when the service stops; then they are killed.
+# Time for the workers to end by themselves when the service stops, if nothing else is said; then they are killed.
 STOP_SECONDS = 15.0
 
 
@@ -169,13 +169,14 @@ class Workers(Service):
         ports: Sequence[tuple[str, int]],
         environment: Mapping[str, str] | None = None,
         sockets: Mapping[tuple[str, int], Sequence[socket.socket]] | None = None,
+        stop_seconds: float = STOP_SECONDS,
     ) -> None:
         """``program`` is a Python file, a command, or ``-m`` and a module, with its arguments.
 
         ``ports`` are (interface, port) as the program gives them to ``listenUTP`` or in its ``utp:`` strings; it has to
         listen on all of them.  Port 0 is one that the system chooses once, for all workers.  ``sockets`` are those of
         some of the ports, if others have bound them: one for each worker, with SO_REUSEPORT, in the order of binding.
-        The service closes them.
+        The service closes them.  Workers that have not ended ``stop_seconds`` after the service was stopped are killed.
         """
         workers = checked_workers(workers)
         if not program:
@@ -189,6 +190,7 @@ class Workers(Service):
         self.why_one: str = why_no_steering()
         self.workers: int = 1 if self.why_one else workers
         self._given = dict(sockets or {})
+        self._stop_seconds = stop_seconds
         self._key = os.urandom(KEY_BYTES)
         self._groups: list[SocketGroup] = []
         self._generations: list[Generation] = []  # that live, the newest last
@@ -237,7 +239,7 @@ class Workers(Service):
             timer.cancel()
         self._starting.clear()
         self._signal(signal.SIGTERM)
-        killing = call_later(self._reactor, STOP_SECONDS, self._signal, signal.SIGKILL)
+        killing = call_later(self._reactor, self._stop_seconds, self._signal, signal.SIGKILL)
         stopped = self._stopped
         self._check_stopped()
 

@@ -27,9 +27,14 @@ def share_of(settings: Settings, number: int, workers: int) -> Settings:
         limit = getattr(settings, name)
         if 0 < limit < workers:
             raise ValueError(f"{name} is {limit}, which {workers} workers cannot share; at least {workers} are needed")
-        changes[name] = limit // workers + (number < limit % workers)
+        changes[name] = part_of(limit, number, workers)
     for name in PER_ADDRESS:
         changes[name] = max(getattr(settings, name) // workers, 1)
     smallest_bytes = LIMITS["receive_memory_bytes"][0]
     changes["receive_memory_bytes"] = max(settings.port_memory_bytes // workers, smallest_bytes)
     return replace(settings, **changes)
+
+
+def part_of(limit: int, number: int, workers: int) -> int:
+    """Returns the part of a limit that the worker ``number`` has; all parts together are the limit."""
+    return limit // workers + (number < limit % workers)
