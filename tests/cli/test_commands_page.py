@@ -15,7 +15,7 @@ from tests.project.test_readme import free_port
 from txutp.cli import main, output
 
 PAGE = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
-RECEIVE_FILES, SEND_FILES, RECEIVE, SEND, HERE, THERE, WEB, DUMP = (
+RECEIVE_FILES, SEND_FILES, RECEIVE, SEND, HERE, THERE, WEB, DUMP, BASH = (
     text.strip() for text in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 )
 
