@@ -56,7 +56,10 @@ __all__ = ["AdoptedUTPServerEndpoint", "UTPClientEndpoint", "UTPServerEndpoint"]
 
 @implementer(IStreamServerEndpoint)
 class UTPServerEndpoint:
-    """Listens for uTP connections on a UDP port."""
+    """Listens for uTP connections on a UDP port.
+
+    The attribute ``datagramProtocol`` may be set up to the call of ``listen``.
+    """
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class UTPServerEndpoint:
         """``port`` 0 lets the system choose; the other arguments are those of ``listenUTP``."""
         if datagramProtocol is not None:
             checked_datagram_protocol(datagramProtocol)
-        self._datagram_protocol = datagramProtocol
+        self.datagramProtocol = datagramProtocol
         self._reactor = reactor
         self._port = checked_port(port, 0)
         self._backlog = checked_backlog(backlog)
@@ -79,8 +82,8 @@ class UTPServerEndpoint:
 
     def __repr__(self) -> str:
         options: dict[str, object] = {} if self._backlog == 50 else {"backlog": self._backlog}
-        if self._datagram_protocol is not None:
-            options["datagramProtocol"] = self._datagram_protocol.__class__
+        if self.datagramProtocol is not None:
+            options["datagramProtocol"] = self.datagramProtocol.__class__
         return described(self, host_and_port(self._interface or "*", self._port), options, self._settings)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -93,13 +96,16 @@ class UTPServerEndpoint:
             backlog=self._backlog,
             interface=self._interface,
             settings=self._settings,
-            datagramProtocol=self._datagram_protocol,
+            datagramProtocol=self.datagramProtocol,
         )
 
 
 @implementer(IStreamServerEndpoint)
 class AdoptedUTPServerEndpoint:
-    """Listens for uTP connections on a UDP socket that is bound already; as ``AdoptedStreamServerEndpoint``."""
+    """Listens for uTP connections on a UDP socket that is bound already; as ``AdoptedStreamServerEndpoint``.
+
+    The attribute ``datagramProtocol`` may be set up to the call of ``listen``.
+    """
 
     def __init__(
         self,
@@ -114,13 +120,13 @@ class AdoptedUTPServerEndpoint:
         self._fileno = fileno
         self._backlog = checked_backlog(backlog)
         self._settings = checked_settings(settings)
-        self._datagram_protocol = datagramProtocol
+        self.datagramProtocol = datagramProtocol
         self._used = False
 
     def __repr__(self) -> str:
         options: dict[str, object] = {} if self._backlog == 50 else {"backlog": self._backlog}
-        if self._datagram_protocol is not None:
-            options["datagramProtocol"] = self._datagram_protocol.__class__
+        if self.datagramProtocol is not None:
+            options["datagramProtocol"] = self.datagramProtocol.__class__
         return described(self, f"fd={self._fileno}", options, self._settings)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -135,7 +141,7 @@ class AdoptedUTPServerEndpoint:
                 protocolFactory,
                 self._backlog,
                 self._settings,
-                self._datagram_protocol,
+                self.datagramProtocol,
             )
             os.close(self._fileno)
         except Exception:

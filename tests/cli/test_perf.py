@@ -120,6 +120,18 @@ def test_compare_with_tcp(server: Running) -> None:
         assert (phase["tcp_bits_per_second"] or 0) > 0 or name in ("nothing", "uTP alone")
 
 
+@pytest.mark.parametrize(("flag", "host"), [("-4", "localhost"), ("-6", "::1")])
+def test_a_family_of_addresses(flag: str, host: str, tmp_path: Path) -> None:
+    """The server listens on all addresses of the family; the client looks for one of them, over TCP too."""
+    with Running(tmp_path, "perf", "-s", flag, "-p", "0") as server:
+        words = ["perf", "-c", host, flag, "-p", server.port(), "-t", "200ms", "-i", "100ms", "-J"]
+        for more in ([], ["--compare", "tcp"]):
+            done = run(*words, *more)
+            assert done.returncode == 0, done.stderr
+        other = run("perf", "-c", "::1" if flag == "-4" else "127.0.0.1", flag, "-t", "1s")
+        assert (other.returncode, "has no address of this family" in other.stderr) == (EXIT_UNCONNECTED, True)
+
+
 def test_one_off_and_a_server_without_tcp(tmp_path: Path) -> None:
     """``-1`` ends with the test; a server at an endpoint string has no TCP to compare with, and says so."""
     with Running(tmp_path, "perf", "-s", "-1", f"utp:0:interface={HOST}") as server:
@@ -383,7 +395,7 @@ def test_a_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = CliRunner().invoke(main, words)
 
-    assert (done.exit_code, 'pip install "txutp[benchmarks]"' in done.output) == (2, True)
+    assert (done.exit_code, 'pip install "txutp[plot]"' in done.output) == (2, True)
 
 
 class Terminal:
@@ -487,6 +499,8 @@ def test_a_live_screen(server: Running, columns: int) -> None:
         (["-s", "-c", HOST], "Say either"),
         (["-s", "5201"], "a port goes behind -p"),
         (["-c", HOST, "utp:5201"], "The server's endpoint goes behind -c"),
+        (["-c", HOST, "-4", "-6"], "-4 and -6 exclude each other"),
+        (["-s", "utp:0", "-6"], "-6 does not go with an endpoint string"),
         (["-c", f"utp:{HOST}:1", "-p", "1"], "-p does not go with an endpoint string"),
         (["-s", "utp:0", "-C", "ledbat"], "With a server's endpoint string"),
         (["-c", HOST, "-1"], "-1 goes with -s"),

@@ -55,6 +55,14 @@ def test_both_sides_of_a_transfer_over_real_sockets(tmp_path: Path) -> None:
         assert times[-1] < 1_000 * TIMEOUT_SECONDS
 
 
+def test_a_demonstration(tmp_path: Path) -> None:
+    """Our side of it, in both directions."""
+    trace = tmp_path / "demo.qlog"
+    assert run("demo", "--megabytes", "1", "-q", "--qlog", str(trace)).returncode == 0
+    for name in ("transport:packet_sent", "transport:packet_received"):
+        assert payload_bytes(trace, name) in (1_000_000, 1_000_001)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_trace_is_whole_when_the_command_is_ended(number: signal.Signals, tmp_path: Path) -> None:
     """In the middle of a transfer; a killed one leaves all that was written until then."""
@@ -94,5 +102,5 @@ def test_the_commands_that_make_connections_have_it() -> None:
         if any("--qlog" in option.opts for option in command.params)
     }
 
-    assert {"cat", "forward", "perf"} <= set(with_option)
+    assert set(with_option) == {"cat", "demo", "forward", "perf", "receive", "send"}
     assert len(set(with_option.values())) == 1

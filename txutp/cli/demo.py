@@ -21,6 +21,7 @@ from twisted.internet.task import LoopingCall
 
 from txutp import __version__
 from txutp.cli.exchange import Direction, Exchange, Lost, Outcome, TimedOut, demonstrate, serve
+from txutp.cli.options import qlog_option
 from txutp.cli.output import (
     EXIT_DIFFERENT,
     EXIT_INTERRUPTED,
@@ -49,6 +50,7 @@ SHOWN_HASH_DIGITS = 16
     show_default=True,
     help="How much to send each way, in 1,000,000 bytes.",
 )
+@qlog_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all numbers instead of a table.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress and no table.")
 def demo(megabytes: int, as_json: bool, quiet: bool) -> None:

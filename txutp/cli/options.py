@@ -157,4 +157,4 @@ class _Resolving:
 
     def resolutionComplete(self) -> None:
         if not self._found.called:
-            self._found.errback(error.DNSLookupError(f"{self._host} has no address of this family."))
+            self._found.errback(error.DNSLookupError(f"{self._host} has no address of this family"))

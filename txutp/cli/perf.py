@@ -19,7 +19,7 @@ from txutp.cli.measurement.server import Server, Session
 from txutp.cli.measurement.views import CompareView, Printer, SessionView, TestView
 from txutp.cli.measurement.wire import MAXIMUM_STREAMS
 from txutp.cli.messages import Broken, ProtocolError, Refused, Unanswered
-from txutp.cli.options import DURATION, named, qlog_option, server_endpoint
+from txutp.cli.options import DURATION, interface_of, named, qlog_option, server_endpoint
 from txutp.cli.output import (
     EXIT_DIFFERENT,
     EXIT_INTERRUPTED,
@@ -51,6 +51,8 @@ READER_GONE = Broken("The reader of standard output has gone away.")
 @click.option("-s", "--server", is_flag=True, help="Wait for clients, on PORT or at a server's ENDPOINT.")
 @click.option("-c", "--client", "destination", metavar="HOST|ENDPOINT", help="Run a test with this server.")
 @click.option("-p", "--port", type=click.IntRange(0, 65535), metavar="PORT", help=f"[default: {DEFAULT_PORT}]")
+@click.option("-4", "ipv4", is_flag=True, help="Use IPv4 only.")
+@click.option("-6", "ipv6", is_flag=True, help="Use IPv6 only.")
 @click.option("-B", "--bind", metavar="ADDRESS", help="Listen on, or leave from, this address of ours.")
 @click.option("-1", "--one-off", is_flag=True, help="Server: end after one test.")
 @click.option("-t", "--time", "seconds", type=DURATION, help="Send for this time, like 30s.  [default: 10s]")
@@ -96,7 +98,12 @@ async def measure(reactor: Any, options: Options) -> None:
     if options.plot is not None:
         _need_matplotlib()
     view = CompareView(options) if options.compare else TestView(options)
-    running = Deferred.fromCoroutine(view.run(reactor))
+
+    async def run() -> None:
+        await options.resolve(reactor)
+        await view.run(reactor)
+
+    running = Deferred.fromCoroutine(run())
     on_interrupt(reactor, running.cancel)
     view.printer.on_closed = lambda: reactor.callLater(0, running.cancel)
     problem = None
@@ -176,12 +183,12 @@ async def _listen(reactor: Any, options: Options, server: Server) -> list[Any]:
     if options.endpoint is not None:
         endpoint = server_endpoint(reactor, options.endpoint)
         if isinstance(endpoint, (UTPServerEndpoint, AdoptedUTPServerEndpoint)):
-            endpoint._datagram_protocol = echo
+            endpoint.datagramProtocol = echo
         port = await endpoint.listen(server)
         say(f"Listening on {named(port.getHost())}.")
         return [port]
     settings = Settings(**options.parameters.settings_changes)
-    interface = options.bind or ""
+    interface = options.bind or interface_of(options.family) or ""
     over_tcp = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
     for tries_left in reversed(range(PORT_TRIES)):
         utp = await UTPServerEndpoint(
@@ -210,7 +217,7 @@ def _need_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401 - looked for before the test, not after it
     except ModuleNotFoundError:
-        raise click.UsageError('--plot needs matplotlib. Please run: pip install "txutp[benchmarks]"') from None
+        raise click.UsageError('--plot needs matplotlib. Please run: pip install "txutp[plot]"') from None
 
 
 def _read(file: Path) -> Any:

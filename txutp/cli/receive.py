@@ -13,7 +13,16 @@ from txutp.cli.files.progress import Progress
 from txutp.cli.files.screen import Screen, checksum_line
 from txutp.cli.files.wire import DIFFERENT, Offer, shown
 from txutp.cli.measurement.report import duration, scaled
-from txutp.cli.options import DURATION, family_of, interface_of, is_endpoint_string, named, server_endpoint, utp_string
+from txutp.cli.options import (
+    DURATION,
+    family_of,
+    interface_of,
+    is_endpoint_string,
+    named,
+    qlog_option,
+    server_endpoint,
+    utp_string,
+)
 from txutp.cli.output import (
     EXIT_DIFFERENT,
     EXIT_INTERRUPTED,
@@ -44,6 +53,7 @@ from txutp.cli.output import (
 @click.option("-s", "--source", metavar="ADDRESS", help="Listen on this address of ours.")
 @click.option("-w", "--wait", type=DURATION, help="Give up when no sender is connected for this time.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there, once the new ones are complete.")
+@qlog_option
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each transfer instead of checksums.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress, and say only what goes wrong.")
 def receive(**options: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from txutp.cli.measurement.wire import LONGEST_BLOCK_BYTES, LONGEST_TEST_SECONDS, SHORTEST_INTERVAL_SECONDS, Parameters
-from txutp.cli.options import client_endpoint, is_endpoint_string, utp_string
+from txutp.cli.options import client_endpoint, family_of, is_endpoint_string, resolved, utp_string
 from txutp.core.settings import Settings
 
 DEFAULT_PORT = 5201
@@ -47,6 +47,8 @@ class Options:
         self.live: bool = options["live"]
         self.one_off: bool = options["one_off"]
         self.bind: str | None = options["bind"]
+        self.family = family_of(options["ipv4"], options["ipv6"])
+        self._host = self.destination
         self.wait_seconds: float = options["wait"]
         self.port: int = DEFAULT_PORT if options["port"] is None else options["port"]
         self.congestion: str | None = options["congestion"]
@@ -85,8 +87,8 @@ class Options:
         if self.server and where is not None and not is_endpoint_string(where):
             raise click.UsageError(f"{where!r} is no endpoint string; a port goes behind -p, an address behind -B.")
         if where is not None and is_endpoint_string(where):
-            for name, letter in (("port", "-p"), ("bind", "-B")):
-                if options[name] is not None:
+            for name, letter in (("port", "-p"), ("bind", "-B"), ("ipv4", "-4"), ("ipv6", "-6")):
+                if options[name] not in (None, False):
                     raise click.UsageError(f"{letter} does not go with an endpoint string, which says it all.")
             if self.server and (self.congestion or self.target_delay_us):
                 raise click.UsageError("With a server's endpoint string -C and --target go into it.")
@@ -120,10 +122,16 @@ class Options:
         if max(options["seconds"] or 0, options["omit"]) > LONGEST_TEST_SECONDS:
             raise click.UsageError(f"A test takes at most {LONGEST_TEST_SECONDS / 3600:.0f} hours.")
 
+    async def resolve(self, reactor: Any) -> None:
+        """Look up the server's address if ``-4`` or ``-6`` asks for a family; raises ``DNSLookupError``."""
+        if self.family is not None and self.destination is not None:
+            self._host = await resolved(reactor, self.destination, self.family)
+
     def client_endpoint(self, reactor: Any, kind: str, port: int) -> Any:
         """Returns the server's endpoint over uTP or TCP."""
         assert self.destination is not None
+        assert self._host is not None
         if is_endpoint_string(self.destination):
             return client_endpoint(reactor, self.destination)
-        text = utp_string(self.destination, str(port), timeout=f"{math.ceil(self.wait_seconds)}", bindAddress=self.bind)
+        text = utp_string(self._host, str(port), timeout=f"{math.ceil(self.wait_seconds)}", bindAddress=self.bind)
         return client_endpoint(reactor, kind + text.removeprefix("utp"))
