@@ -202,10 +202,13 @@ class UTPServerTransport(TLSCapableTransport):
         self._protocol_class = protocol.__class__
         super().begin(protocol)
 
+    def logPrefix(self) -> str:
+        return f"{self._log_prefix},{self.sessionno},{self.hostname}"
+
     @property
     def logstr(self) -> str:  # type: ignore[override]
         """The name of the transport in logs, as TCP's servers have it; made when it is needed."""
-        return f"{self._log_prefix},{self.sessionno},{self.hostname}"
+        return self.logPrefix()
 
     def __repr__(self) -> str:
         return f"<{self._protocol_class.__name__} #{self.sessionno} on {self._port_number}>"

@@ -195,12 +195,13 @@ class UTPProtocol(DatagramProtocol):
 
     def drained(self) -> bool:
         """The end of what was to be read; reading may rest if it was nothing but bulk for a while."""
-        touched = self.multiplexer.touched
-        # those of another protocol on the port touch nobody, and are no bulk
-        if touched and all(connection.is_bulk for connection in touched):
-            self._bulk_drains += 1
-        else:
-            self._bulk_drains = 0
+        bulk_drains = 0  # also if nobody is touched: datagrams of another protocol on the port are no bulk
+        for connection in self.multiplexer.touched:
+            if not connection.is_bulk:
+                bulk_drains = 0
+                break
+            bulk_drains = self._bulk_drains + 1
+        self._bulk_drains = bulk_drains
         self.settle()
         return self._bulk_drains > BULK_DRAINS
 
@@ -392,7 +393,7 @@ class UTPProtocol(DatagramProtocol):
             self._set_timer()
         if self._quiet:
             self._check_quiet()
-        if self._close_when_empty:
+        if self._close_when_empty and not len(multiplexer):
             self._check_empty()
 
     def _settle_connection(self, connection: Connection) -> None:

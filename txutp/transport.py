@@ -156,7 +156,8 @@ class UTPTransport:
             if IHalfCloseableProtocol.providedBy(self.protocol) and not self.disconnecting:
                 self._call(self.protocol.writeConnectionLost)
 
-        if (connection.state == CLOSED or connection.released) and self.connected:
+        ended = connection.state == CLOSED or (connection.fin_requested and connection.released)
+        if ended and self.connected:
             if not receiving.ready_bytes or self.disconnecting:
                 self._lost(self._failure or Failure(exception_for(connection.close_reason)))
             elif self._unread is None:

@@ -121,7 +121,7 @@ class Departures(Fitting):
                 # New segments are smaller than those that go again in parts, and would take all of the window from
                 # them.  And what goes again and waits for the pace comes first.
                 repairs = bool(self._swallows_bytes and sending.lost_segments) or sending.is_paced
-            if batch is None and sending.unsent_bytes and not repairs:
+            if sending.unsent_bytes and batch is None and not repairs:
                 if sending.unsent_bytes >= BULK_SEGMENTS * sending.segment_bytes:
                     batch = self._next_probe(now_us)
                 if batch is None:
@@ -295,16 +295,8 @@ class Departures(Fitting):
         behind = 1 if due == KEEPALIVE_DUE else 0
         # The bits of a selective ack count from the ack, so one that is moved back carries none.
         mask = self.receiving.selective_ack_mask() if self.receiving.early and not behind else 0
-        header = encode_header(
-            ST_STATE,
-            self.send_id,
-            now_us,
-            self.reply_us,
-            self._window_bytes(),
-            sequence,
-            self.receiving.next_sequence - 1 - behind,
-            SELECTIVE_ACK if mask or self._shows or self._welcomes or self._says else NO_EXTENSION,
-        )
+        extension = SELECTIVE_ACK if mask or self._shows or self._welcomes or self._says else NO_EXTENSION
+        header = self._header(ST_STATE, sequence, now_us, extension, behind)
         if self._says:
             # lost ones are asked, or answered, again
             header += encode_selective_ack(mask, EXTENSION_BITS) + encode_bits(self._says)
@@ -321,19 +313,18 @@ class Departures(Fitting):
             due |= SHOWN
         return self._give_control(due, header, now_us)
 
-    def _header(self, kind: int, sequence: int, now_us: int) -> bytes:
-        """The header of a packet that carries the newest ack and window."""
-        window_bytes = self._window_bytes()
-        return encode_header(
-            kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, self.receiving.next_sequence - 1
-        )
-
-    def _window_bytes(self) -> int:
-        """The window to advertise: what the buffer has room for, or less if the peer shall yield."""
-        self.advertised_bytes = window_bytes = self.receiving.window_bytes
-        if self._yielding is None:
-            return window_bytes
-        return self._yielding.bound_bytes(window_bytes)
+    def _header(
+        self, kind: int, sequence: int, now_us: int, extension: int = NO_EXTENSION, packets_behind: int = 0
+    ) -> bytes:
+        """The header of a packet that carries the newest window, and the newest ack or one that lies behind it."""
+        receiving = self.receiving
+        # what the buffer has room for, or less if the peer shall yield
+        self.advertised_bytes = window_bytes = receiving.window_bytes
+        yielding = self._yielding
+        if yielding is not None and yielding.offered_bytes:
+            window_bytes = yielding.bound_bytes(window_bytes)
+        ack = receiving.next_sequence - 1 - packets_behind
+        return encode_header(kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, ack, extension)
 
     def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, is_read: bool, now_us: int) -> Batch:
         """A batch with data; its ack makes a pending STATE needless, unless that one has more to tell.
@@ -353,7 +344,8 @@ class Departures(Fitting):
         self._bulk_from = self.segments_received + BULK_RECEIVED_SEGMENTS
         payload_bytes = run.total_bytes if run.count == 1 else run.segment_bytes
         batch = Batch(self.address, buffers, count, HEADER_BYTES + payload_bytes, (due, run, index))
-        batch.alone = bool(self._swallows_bytes or self.small_until_us)
+        if self._swallows_bytes or self.small_until_us:
+            batch.alone = True
         return batch
 
     def _give_control(self, due: int, header: bytes, now_us: int) -> Batch:

@@ -338,17 +338,22 @@ class Flow(SendBuffer):
 
         A window that shrinks while the ack stays shows that something arrived behind a gap, as the ack itself does.
         """
-        if ack <= self._window_ack and (ack < self._window_ack or sequence < self._window_sequence):
-            self._shrunk_bytes = 0
-            return False
         # an equal number that is there already may be shared, see resting.py
         if ack != self._window_ack:
+            if ack < self._window_ack:
+                self._shrunk_bytes = 0
+                return False
             self._window_ack = ack
+        elif sequence < self._window_sequence:
+            self._shrunk_bytes = 0
+            return False
         if sequence != self._window_sequence:
             self._window_sequence = sequence
         before_bytes = self.peer_window_bytes
-        if window_bytes != before_bytes:
-            self.peer_window_bytes = window_bytes
+        if window_bytes == before_bytes:
+            self._shrunk_bytes = 0
+            return False
+        self.peer_window_bytes = window_bytes
         self._shrunk_bytes = before_bytes - window_bytes
         if self.backoff and before_bytes < self.segment_bytes <= window_bytes and self.runs:
             # The window opens: what was sent into the closed one was dropped there.
@@ -369,10 +374,11 @@ class Flow(SendBuffer):
         progress, acked_bytes, newest = self.acknowledge(ack, selective, now_us - earliest_us)
         sample_us = 0
         if newest is not None:
-            if newest[0].sent_at_us <= self._timed_out_us:
-                self._on_old_answer(now_us - newest[0].sent_at_us)
+            sent_at_us = newest[0].sent_at_us
+            if sent_at_us <= self._timed_out_us:
+                self._on_old_answer(now_us - sent_at_us)
             elif not self.fills_gap:
-                sample_us = now_us - newest[0].sent_at_us
+                sample_us = now_us - sent_at_us
                 round_trip.on_sample(sample_us)
                 self._doubts_timeout = False
                 if self._gaps is not None:
@@ -383,10 +389,11 @@ class Flow(SendBuffer):
         if progress:
             self._timer_started_us = now_us
             self.timeouts = self._probes = 0
-            if not self._doubts_timeout:
-                self.backoff = 0
-            elif self._gaps is not None:
-                self.backoff = min(self.backoff, NAMELESS_BACKOFF)
+            if self.backoff:
+                if not self._doubts_timeout:
+                    self.backoff = 0
+                elif self._gaps is not None:
+                    self.backoff = min(self.backoff, NAMELESS_BACKOFF)
             self._duplicate_acks = 0
             if self._gaps is not None:
                 acked_bytes = self._gaps.uncredited(acked_bytes, self.nameless_segments > 0)

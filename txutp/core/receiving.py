@@ -70,15 +70,14 @@ class ReceiveBuffer:
     @property
     def window_bytes(self) -> int:
         """How much more the peer may send."""
-        free_bytes = self.capacity_bytes
-        if self.ready_bytes or self.early_bytes:
-            free_bytes -= self.ready_bytes + self.early_bytes
+        capacity_bytes = self.capacity_bytes
         share_bytes = self.memory.share_bytes
-        if share_bytes < self.capacity_bytes:
-            free_bytes = min(free_bytes, share_bytes - self.held_bytes)
-            if free_bytes < LEAST_WINDOW_BYTES and not self.ready_bytes:
-                return LEAST_WINDOW_BYTES
-        return free_bytes if free_bytes > 0 else 0
+        if share_bytes >= capacity_bytes:
+            if not self.ready_bytes and not self.early_bytes:
+                return capacity_bytes
+            return max(capacity_bytes - self.ready_bytes - self.early_bytes, 0)
+        free_bytes = min(capacity_bytes - self.ready_bytes - self.early_bytes, share_bytes - self.held_bytes)
+        return max(free_bytes, 0 if self.ready_bytes else LEAST_WINDOW_BYTES)
 
     @property
     def limit_bytes(self) -> int:
@@ -145,12 +144,12 @@ class ReceiveBuffer:
             return False
         if ready:
             ready += payloads
+            if len(ready) - self._gathered > MANY_PIECES:
+                self._gather()
         else:
-            self.ready = ready = list(payloads)
+            self.ready = list(payloads)
         self.ready_bytes = held_bytes
         self.next_sequence += len(payloads)
-        if len(ready) - self._gathered > MANY_PIECES:
-            self._gather()
         return True
 
     def selective_ack_mask(self) -> int:

@@ -184,13 +184,17 @@ class SendBuffer:
         if total_bytes <= segment_bytes and total_bytes == len(self._chunks[0]) and not self._head_offset:
             # one small write, one segment: nothing to cut
             payloads = [self._chunks.pop(0)]
-            self._chunks = self._chunks or NOTHING
+            if not self._chunks:
+                self._chunks = NOTHING
             count = 1
         else:
             payloads = self._cut(total_bytes, segment_bytes)
             count = len(payloads)
         run = Run(first, payloads, segment_bytes, total_bytes, now_us)
-        self._append(run)
+        if self.runs:
+            self.runs.append(run)
+        else:
+            self.runs = [run]
         self.next_sequence = first + count
         self.unsent_bytes -= total_bytes
         self.flight_bytes += total_bytes
@@ -310,9 +314,10 @@ class SendBuffer:
                         newest = run, once.bit_length() - 1
                     if once != fresh and not self.selective_seen:
                         self.fills_gap = True
-            if done:
+            if done == len(self.runs):
+                self.runs = NOTHING
+            else:
                 del self.runs[:done]
-                self.runs = self.runs or NOTHING
 
         # selective
         if selective:

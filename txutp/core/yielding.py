@@ -62,7 +62,6 @@ class Yielding:
         "_least_us",
         "_looks_again_us",
         "_lost_sequence",
-        "_offered_bytes",
         "_path",
         "_round_bytes",
         "_round_us",
@@ -76,6 +75,7 @@ class Yielding:
         "heard_us",
         "is_in_row",
         "lost_us",
+        "offered_bytes",
         "open_window",
         "rate",
         "round_trip",
@@ -117,7 +117,7 @@ class Yielding:
         self._least_us = -1  # waited, in this interval
 
         # while peers are held back
-        self._offered_bytes = 0.0  # what may be on its way; 0 before it was bounded
+        self.offered_bytes: float = 0.0  # what may be on its way; 0 while it is not bounded
         self.share_bytes: float = 0.0  # the part of the window of all
         self.granted_bytes: float = 0.0  # while peers take turns
         self.granted_us: int = 0
@@ -140,10 +140,10 @@ class Yielding:
     def bound_bytes(self, window_bytes: int) -> int:
         """The window to advertise, where the buffer has room for ``window_bytes``."""
         downlink = self._downlink
-        if not self._offered_bytes or not downlink.is_engaged:
+        if not downlink.is_engaged:
             return window_bytes
         if not downlink.takes_turns:
-            return min(window_bytes, max(int(self._offered_bytes), LEAST_WINDOW_BYTES))
+            return min(window_bytes, max(int(self.offered_bytes), LEAST_WINDOW_BYTES))
         # a peer that neither waits nor has a grant has not used it, and may do so at any time
         granted_bytes = int(self.granted_bytes)
         if granted_bytes or not self.is_in_row:
@@ -201,7 +201,7 @@ class Yielding:
 
         downlink = self._downlink
         if not downlink.is_engaged:
-            self._offered_bytes = 0.0
+            self.offered_bytes = 0.0
             if ended and self._least_us >= 0:
                 self.waited_us, self._least_us = self._least_us, -1
                 downlink.watch(self, self._target_delay_us, now_us)
@@ -280,23 +280,23 @@ class Yielding:
             return
         share_bytes = self.share_bytes
         least_bytes = float(FLOOR_SEGMENTS * self.segment_bytes)
-        if not self._offered_bytes:
+        if not self.offered_bytes:
             # it came when others were held back already, or is the first
-            self._offered_bytes = share_bytes or least_bytes
+            self.offered_bytes = share_bytes or least_bytes
             self._begin_round(now_us)
         if downlink.takes_turns:
             self.uses_window = True
-            self._offered_bytes = least_bytes
+            self.offered_bytes = least_bytes
             self._begin_round(now_us)
             return
         self._judge_use(now_us)
-        self._offered_bytes = share_bytes or least_bytes
-        self._edge_bytes = min(self._edge_bytes, self._round_bytes + self._offered_bytes)
+        self.offered_bytes = share_bytes or least_bytes
+        self._edge_bytes = min(self._edge_bytes, self._round_bytes + self.offered_bytes)
 
     def _begin_round(self, now_us: int) -> None:
         self._round_us = now_us
         self._round_bytes = self._arrived_bytes
-        self._edge_bytes = self._arrived_bytes + self._offered_bytes
+        self._edge_bytes = self._arrived_bytes + self.offered_bytes
 
     def _judge_use(self, now_us: int) -> None:
         """Whether the peer uses its window, or is limited elsewhere."""

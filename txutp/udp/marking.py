@@ -22,6 +22,7 @@ class Marking:
         # Until ``begin`` the socket is left alone.
         self._usual: Any = None  # of connections whose settings say nothing; None: as the socket has it
         self._of_socket: Any = None  # None: not known
+        self.settings: Settings | None = None  # the socket marks what is sent with these
 
     def begin(self, transport: Any, settings: Settings, is_ours: bool) -> None:
         """A socket was opened; ``is_ours`` unless it was adopted, with options that its owner has set."""
@@ -37,6 +38,7 @@ class Marking:
         if wanted is not None and hasattr(transport, "getHandle"):
             set_dscp(transport.getHandle(), wanted)
             self._of_socket = wanted
+        self.settings = settings
 
     def of(self, connection: Connection) -> int | None:
         """What the datagrams of a connection have to say; None if the socket says it."""

@@ -34,6 +34,9 @@ MAXIMUM_UNCUT_HOSTS = 32
 
 # What a kernel says that does not know a control message.  EINVAL also means that the address is no longer ours.
 UNKNOWN_MESSAGE = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOPROTOOPT, errno.EPERM, errno.EACCES}
+
+SEGMENT_BYTES = struct.Struct("=H")  # what UDP_SEGMENT says
+
 # Sends buffers as one datagram or run, with control messages, to an address.
 Send = Callable[[list[Buffer], list[ControlMessage], Address], None]
 
@@ -62,9 +65,8 @@ class BatchSender:
         buffers = batch.buffers
         uncut = False
         if count > 1 and self.offload_send and not batch.alone and address[0] not in self._uncut_hosts:
-            segment = struct.pack("=H", batch.datagram_bytes)
             try:
-                send(buffers, [(SOL_UDP, UDP_SEGMENT, segment)], address)
+                send(buffers, [(SOL_UDP, UDP_SEGMENT, SEGMENT_BYTES.pack(batch.datagram_bytes))], address)
                 return count
             except OSError as problem:
                 if problem.errno in REFUSALS:
@@ -72,9 +74,10 @@ class BatchSender:
                 # The kernel or the card may not cut this run; if single datagrams do leave, it is that.
                 uncut = problem.errno != errno.EMSGSIZE
         step = len(buffers) // count
-        for sent in range(count):
+        datagrams = [buffers] if count == 1 else [buffers[at : at + step] for at in range(0, len(buffers), step)]
+        for sent, datagram in enumerate(datagrams):
             try:
-                send(buffers[sent * step : sent * step + step], [], address)
+                send(datagram, [], address)
             except OSError as problem:
                 if problem.errno in REFUSALS:
                     return self._refused(problem, sent)
@@ -115,39 +118,13 @@ class BatchSender:
 
     def _send(self, buffers: list[Buffer], beside: list[ControlMessage], address: Address) -> None:
         """Send from the local address that ``address`` has, if it has one."""
-        if len(address) != PINNED_ITEMS:
-            self._transmit(buffers, beside, address)
-            return
-        sources = self._sources
-        assert sources is not None
-        remote = address[:4] if sources.is_ipv6 else address[:2]
-        self._send_improved(self._transmit, sources.message(address[4]), buffers, beside, remote)
-
-    def _send_improved(
-        self,
-        send: Send,
-        message: ControlMessage,
-        buffers: list[Buffer],
-        beside: list[ControlMessage],
-        address: Address,
-    ) -> None:
-        """Send with a control message; or without, if the kernel takes none of its kind."""
-        kind = message[:2]
-        takes = self._takes.get(kind)
-        if takes is False:
-            send(buffers, beside, address)
-            return
-        try:
-            send(buffers, [*beside, message], address)
-        except OSError as problem:
-            if takes or problem.errno not in UNKNOWN_MESSAGE:
-                raise
-            send(buffers, beside, address)
-            self._takes[kind] = False
-        else:
-            self._takes[kind] = True
-
-    def _transmit(self, buffers: list[Buffer], beside: list[ControlMessage], address: Address) -> None:
+        if len(address) == PINNED_ITEMS:
+            assert self._sources is not None
+            address, message, kind = self._sources.route(address)
+            if not self._takes.get(kind):
+                self._send_improved(self._send, message, buffers, beside, address)
+                return
+            beside = [*beside, message]
         try:
             self.socket.sendmsg(buffers, beside, 0, address)
         except OSError as problem:
@@ -161,6 +138,28 @@ class BatchSender:
                 self._read_errors()
                 raise
         self._refusals = 0
+
+    def _send_improved(
+        self,
+        send: Send,
+        message: ControlMessage,
+        buffers: list[Buffer],
+        beside: list[ControlMessage],
+        address: Address,
+    ) -> None:
+        """Send with a control message; or without, if the kernel takes none of its kind."""
+        kind = message[:2]
+        takes = self._takes.get(kind)
+        if takes is not False:
+            try:
+                send(buffers, [*beside, message], address)
+                self._takes[kind] = True
+                return
+            except OSError as problem:
+                if takes or problem.errno not in UNKNOWN_MESSAGE:
+                    raise
+        send(buffers, beside, address)
+        self._takes[kind] = False
 
     def _refused(self, problem: OSError, sent: int) -> int:
         """The socket takes no more now: see that the protocol's ``writable`` is called later; gives ``sent``."""

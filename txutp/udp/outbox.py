@@ -88,7 +88,7 @@ class Outbox:
         """Send what the connection has; let a waiting producer add to it in time for full bursts."""
         hungry = owner is not None and owner.hungry
         place = 0  # of the bundle that its last datagram is in
-        dscp = self.marking.of(connection)
+        dscp = None if connection.settings is self.marking.settings else self.marking.of(connection)
         while self.port is not None:
             if self._blocked:
                 self._waiting[connection] = None
@@ -102,9 +102,11 @@ class Outbox:
             batch.dscp = dscp
             if self._limit and batch.count == 1 and batch.datagram_bytes < SMALL_BYTES:
                 place = self._gather(connection, batch, place, now_us)
-            else:
+            elif self._bundles:
                 self._bundles.append([(connection, batch)])
                 self.flush()
+            else:
+                self._send_bundles([[(connection, batch)]])
 
     def flush(self) -> None:
         """Send what was gathered."""
@@ -114,8 +116,11 @@ class Outbox:
         self._bundles = []
         self._gathered = 0
         self._newest.clear()
-        if self.port is None:
-            return
+        if self.port is not None:
+            self._send_bundles(bundles)
+
+    def _send_bundles(self, bundles: list[Bundle]) -> None:
+        """Send each bundle as one batch, in order."""
         for place, bundle in enumerate(bundles):
             batch = bundle[0][1] if len(bundle) == 1 else joined(bundle)
             try:

@@ -41,7 +41,7 @@ from txutp.udp.options import (
     set_option,
 )
 from txutp.udp.retries import FREE_FAILURES, retry_seconds
-from txutp.udp.sources import Sources, is_wildcard
+from txutp.udp.sources import ControlMessage, Sources, is_wildcard
 
 # In ip(7), and not named by Python on every version.
 IP_MTU = 14
@@ -174,7 +174,10 @@ class BatchPort(BatchSender, udp.Port):
         self._joiner = RunJoiner(protocol.datagrams_received)
         self._forbids_fragments = False  # if it is asked to
         self._ancillary_bytes = ANCILLARY_BYTES
-        self._local = ""  # the address of ours that the last read came to
+        # What the kernel said beside the last read, and what that means:
+        self._last_ancillary: list[ControlMessage] = []
+        self._stride = 0  # the size of the datagrams that it joined, 0 for one alone
+        self._local = ""  # the address of ours that they came to; empty if the socket has only that one
         self._opened: socket.socket | None = None
         self._vain_reads = 0  # in a row; the reactor had said that there is something
 
@@ -272,7 +275,6 @@ class BatchPort(BatchSender, udp.Port):
         protocol = self.protocol
         joiner = self._joiner
         long_addresses = self.addressFamily == socket.AF_INET6
-        has_local = self._sources is not None
         alone = self._lone_reads % LOOK_AGAIN
         received_bytes = reads = stride = 0
         in_vain = False
@@ -293,15 +295,17 @@ class BatchPort(BatchSender, udp.Port):
                 reads += 1
                 continue
             reads += 1
-            if ancillary or flags:
-                stride = self._read_ancillary(ancillary)
-                if flags and self._is_damaged(flags, ancillary):
-                    stride = 0
-                    continue
             if long_addresses:
                 address = socket_address(address)
-            if has_local and ancillary and self._local:
-                address = with_local(address, self._local)
+            if ancillary or flags:
+                if flags and self._is_damaged(flags, ancillary):
+                    continue
+                # the kernel says the same beside most datagrams
+                if ancillary != self._last_ancillary:
+                    self._read_ancillary(ancillary)
+                stride = self._stride
+                if self._local:
+                    address = with_local(address, self._local)
             size = len(data)
             received_bytes += size
             if stride or size < RUN_BYTES:
@@ -316,21 +320,28 @@ class BatchPort(BatchSender, udp.Port):
         if joiner.run:
             joiner.flush()
         self._lone_reads = self._lone_reads + 1 if reads == 1 and received_bytes <= LONE_BYTES else 0
-        self._vain_reads = self._vain_reads + 1 if in_vain else 0
-        little = reads < RESTFUL_READS and received_bytes < RESTFUL_BYTES
-        rest_seconds = REST_SECONDS if protocol.drained() and little else 0.0
-        if self._vain_reads > FREE_FAILURES:
-            rest_seconds = retry_seconds(self._vain_reads - FREE_FAILURES)
-        if rest_seconds and self.fileno() != -1:
-            self.stopReading()
-            self._read_later(rest_seconds)
+        if in_vain:
+            self._vain_reads += 1
+            if self._vain_reads > FREE_FAILURES:
+                self._rest(retry_seconds(self._vain_reads - FREE_FAILURES))
+        elif self._vain_reads:
+            self._vain_reads = 0
+        if protocol.drained() and reads < RESTFUL_READS and received_bytes < RESTFUL_BYTES:
+            self._rest(REST_SECONDS)
 
-    def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> int:
-        """Read what the kernel says beside the data; returns the size of the datagrams that it joined, 0 if none.
+    def _rest(self, seconds: float) -> None:
+        """Read nothing for a while."""
+        if self.fileno() != -1:
+            self.stopReading()
+            self._read_later(seconds)
+
+    def _read_ancillary(self, ancillary: list[ControlMessage]) -> None:
+        """Read what the kernel says beside the data: the size of the datagrams that it joined, and where they came to.
 
         Messages that we did not ask for, or that are of another size than ours, say nothing.
         """
-        stride = 0
+        self._last_ancillary = ancillary
+        self._stride = 0
         self._local = ""
         sources = self._sources
         for level, kind, message in ancillary:
@@ -339,15 +350,14 @@ class BatchPort(BatchSender, udp.Port):
             elif len(message) != INT.size:
                 continue
             elif level == SOL_UDP and kind == UDP_GRO:
-                (stride,) = INT.unpack(message)
+                (self._stride,) = INT.unpack(message)
             elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
                 (number,) = INT.unpack(message)
                 if number != self._overflows:
                     dropped, self._overflows = number - self._overflows & 0xFFFFFFFF, number
                     self.protocol.overflowed(dropped)
-        return stride
 
-    def _is_damaged(self, flags: int, ancillary: list[tuple[int, int, bytes]]) -> bool:
+    def _is_damaged(self, flags: int, ancillary: list[ControlMessage]) -> bool:
         """Whether something is missing without which a read cannot be used.
 
         A datagram that was cut off is none.  Where messages are missing, one read may be several datagrams, or we do

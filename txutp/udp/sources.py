@@ -24,6 +24,9 @@ from txutp.udp.options import set_option
 
 ControlMessage = tuple[int, int, bytes]
 
+# The remote address, the control message for the local one, and the level and type of that message.
+Route = tuple[Address, ControlMessage, tuple[int, int]]
+
 # in_pktinfo and in6_pktinfo: interface, the address to answer from, the one in the header; address, interface.
 PKTINFO = struct.Struct("=I4s4s")
 PKTINFO6 = struct.Struct("=16sI")
@@ -33,6 +36,9 @@ MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
 # Local addresses whose texts and messages are kept; whole networks may be local (AnyIP).
 MAXIMUM_KEPT = 256
+
+# Peers for which the address and the control message of a send are kept.
+MAXIMUM_ROUTES = 1_024
 
 # Senders of datagrams that are not uTP of which we know to which address they sent last.
 MAXIMUM_REMEMBERED = 4_096
@@ -81,9 +87,10 @@ class Sources:
         self._option = option
         # the level and the type of the message that tells
         self.received: tuple[int, int] | None = None if option is None else (option.level, option.received)
-        # Both are asked for each read and each send.
+        # asked for most reads, and for each send
         self.local: Callable[[bytes], str] = lru_cache(MAXIMUM_KEPT)(self._local)
         self.message: Callable[[str], ControlMessage] = lru_cache(MAXIMUM_KEPT)(self._message)
+        self.route: Callable[[Address], Route] = lru_cache(MAXIMUM_ROUTES)(self._route)
 
     def _local(self, message: bytes) -> str:
         """Returns the address of ours that a control message tells; empty if nothing can leave from there."""
@@ -105,6 +112,11 @@ class Sources:
         else:
             return ""
         return "" if len(packed) != 4 or packed == UNKNOWN4 else socket.inet_ntop(socket.AF_INET, packed)
+
+    def _route(self, address: Address) -> Route:
+        """Returns what a send to an address with a local one needs."""
+        message = self.message(address[4])
+        return (address[:4] if self.is_ipv6 else address[:2]), message, message[:2]
 
     def _message(self, local: str) -> ControlMessage:
         """Returns the control message that lets a datagram leave from an address of ours."""

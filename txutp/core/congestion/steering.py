@@ -64,16 +64,15 @@ class Steering:
     @property
     def window_bytes(self) -> int:
         """How much may be in flight: the window, or the whole segments that a small one has begun."""
-        controller = self.controller
-        window_bytes = controller.window_bytes
-        segment_bytes = controller.segment_bytes
-        if window_bytes < self._small_segments * segment_bytes:
+        window_bytes = self.controller.window_bytes
+        if self._small_segments and self._is_small:
+            segment_bytes = self.controller.segment_bytes
             return -(-window_bytes // segment_bytes) * segment_bytes
         return window_bytes
 
     @property
     def _is_small(self) -> bool:
-        """Whether the pace alone keeps the window."""
+        """Whether the pace alone keeps the window; never while ``_small_segments`` is 0, as for a flow alone."""
         controller = self.controller
         return controller.window_bytes < self._small_segments * controller.segment_bytes
 
@@ -104,7 +103,7 @@ class Steering:
             return limit
         controller = self.controller
         window_bytes = controller.window_bytes
-        if self._is_small:
+        if self._small_segments and self._is_small:
             # The round trip of now: the smoothed one lags by eight samples, and with a packet in a round trip windows
             # and queue would swing.  Where even samples are rare, the last one is old, and counts for less.
             weight = min(window_bytes / controller.segment_bytes, 1.0)
@@ -160,7 +159,7 @@ class Steering:
         """How much of it may leave now: all, or whole segments.  If nothing, ``due_us`` says when to ask again."""
         pacer = self._pacer
         overload = self.overload
-        small = self._is_small
+        small = self._small_segments > 0 and self._is_small
         if pacer is None:
             if not overload.rate_limit and not small:
                 return wanted_bytes
