@@ -42,7 +42,6 @@ class Companion:
         """Begin, on a port that is open."""
         self._utp = utp
         utp.foreign_datagram_received = self.protocol.datagramReceived
-        utp.on_stopped = self.leave
         try:
             self.protocol.makeConnection(self)
         except BaseException:
@@ -62,7 +61,7 @@ class Companion:
 
     def _forget(self, utp: UTPProtocol) -> None:
         self._utp = None
-        utp.foreign_datagram_received = utp.on_stopped = None
+        utp.foreign_datagram_received = None
 
     # -- IUDPTransport --
 

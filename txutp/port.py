@@ -101,6 +101,7 @@ class UTPPort:
             utp = port_to_listen_on(self.reactor, self.port, self.interface, self._settings, self._accept, prefix)
         self._utp = utp
         self._bound = utp.port_address
+        utp.on_stopped = self.connectionLost
         try:
             if self._companion is not None:
                 self._companion.join(utp)
@@ -115,25 +116,23 @@ class UTPPort:
         """Accept no more.  Fires when what was written before a loseConnection has arrived; None if not listening."""
         if not self.connected or self._utp is None:
             return None
-        number = self.getHost().port
         quiet = self._leave()
-
-        def stopped(result: None) -> None:
-            log.msg(f"(UTP Port {number} Closed)", system=self.logPrefix())
-            self.factory.doStop()
-
         # Never before this call has returned, as with TCP.
         done: Deferred[None] = Deferred()
         quiet.addCallback(lambda result: call_later(self.reactor, 0, done.callback, None))
-        return done.addCallback(stopped)
+        return done.addCallback(lambda result: self._stopped())
 
     loseConnection = stopListening
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        """Stop at once, without waiting for anything, as a port of the kernel does when its reactor ends."""
+        """Stop at once, without waiting for anything: the reactor ends, or the UDP port is gone for another reason."""
         if self.connected:
             self._leave()
-            self.factory.doStop()
+            self._stopped()
+
+    def _stopped(self) -> None:
+        log.msg(f"(UTP Port {self.getHost().port} Closed)", system=self.logPrefix())
+        self.factory.doStop()
 
     def _leave(self) -> Deferred[None]:
         """Accept no more; the UDP port stays open for the connections that it has."""
@@ -141,6 +140,7 @@ class UTPPort:
         assert utp is not None
         self.connected = False
         self.disconnected = True
+        utp.on_stopped = None
         if self._companion is not None:
             self._companion.leave()
         utp.stop_accepting()

@@ -109,7 +109,7 @@ class UTPProtocol(DatagramProtocol):
         self._timer: Timer | None = None
         self._timer_us = NEVER_US
         self._deadlines_moved = False  # the timer may have to ring sooner, or not at all
-        self.on_stopped: Callable[[], None] | None = None  # called when the UDP port is gone
+        self.on_stopped: Callable[[], None] | None = None  # of a listening port: the UDP port is gone
         self._close_when_empty = not lasting
         self._shared = shared  # clients that begin anew look for this port
         self._closing: Timer | None = None  # looks again whether the port is empty

@@ -132,3 +132,46 @@ def test_all_who_share_a_port_hear_of_the_end_and_nothing_is_left(reactor: str) 
         print(reactor.getDelayedCalls(), reactor.removeAll())
     """
     assert run(code, reactor) == "2 12\n[] []\n"
+
+
+LISTEN = {
+    "tcp": "reactor.listenTCP(0, Noisy(), interface='127.0.0.1')",
+    "utp": "listenUTP(reactor, 0, Noisy(), interface='127.0.0.1')",
+    "utp beside": "listenUTP(reactor, 0, Noisy(), interface='127.0.0.1', datagramProtocol=Beside())",
+}
+
+
+@pytest.mark.parametrize("reactor", REACTORS)
+def test_a_factory_stops_with_its_reactor_as_with_tcp(reactor: str) -> None:
+    """Programs close their files in stopFactory; so does one that never calls stopListening."""
+    code = """
+        from twisted.internet import reactor
+        from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+        from twisted.python import log
+        from txutp import listenUTP
+
+        class Noisy(Factory):
+            protocol = Protocol
+            def stopFactory(self):
+                print("stopFactory", self.numPorts)
+
+        class Beside(DatagramProtocol):
+            def stopProtocol(self):
+                print("stopProtocol")
+
+        def note(event):
+            text = " ".join(event["message"])
+            if "Closed" in text and "UDP" not in text:
+                print(text.replace("UTP", "TCP").replace(str(number), "N"))
+
+        port = LISTEN
+        number = port.getHost().port
+        log.addObserver(note)
+        reactor.callWhenRunning(reactor.stop)
+        reactor.run()
+        print(port.connected, port.stopListening())
+    """
+    said = {kind: run(code.replace("LISTEN", call), reactor).splitlines() for kind, call in LISTEN.items()}
+    assert said["utp"] == said["tcp"]
+    assert said["tcp"][1:] == ["stopFactory 0", "False None"]
+    assert said["utp beside"] == ["stopProtocol", *said["tcp"]]
