@@ -56,10 +56,10 @@ async def met(peer: Peer, role: str) -> AsyncIterator[tuple[Stream, Program]]:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("peer", [UTP_NATIVE, NPM_UTP], ids=lambda peer: peer.name.replace(" ", "-"))
 @pytest_twisted.ensureDeferred
-@within(seconds=20)
+@within(seconds=60)
 async def test_a_probe_is_answered_and_not_delivered(peer: Peer, role: str) -> None:
     """So a peer that is gone is found; what follows arrives as before."""
-    data = seeded_bytes(2_000_000)
+    data = seeded_bytes(300_000)  # npm's utp alters a stream of more than 512 packets where one is repeated needlessly
 
     async with met(peer, role) as (stream, program):
         await stream.has_begun
