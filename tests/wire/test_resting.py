@@ -113,3 +113,17 @@ def test_many_keepalives_at_once_are_several_turns(monkeypatch: pytest.MonkeyPat
     assert sum(woken) >= 45
     for connection in utp.multiplexer:
         assert utp.now_us() - connection.heard_us < 60_000_000
+
+
+def test_probes_and_small_messages_are_no_download() -> None:
+    """What measures a download takes some 800 bytes, which neither an idle connection nor a conversation needs."""
+    scene = rested(600)
+    assert scene.server.connection.segments_received > 10
+    assert scene.client.connection._yielding is scene.server.connection._yielding is None
+    for _ in range(20):
+        scene.client.transport.write(b"a question")  # type: ignore[union-attr]
+        scene.run(0.1)
+    assert scene.server.connection._yielding is None
+    scene.client.transport.write(bytes(50_000))  # type: ignore[union-attr]
+    scene.run(1)
+    assert scene.server.connection._yielding is not None

@@ -100,8 +100,10 @@ STATE_REPEATS = 5
 
 BULK_ROUND_TRIP_US = 3_000
 
-# Segments received before the waits of later ones are measured.
+# Segments received before the waits of later ones are measured, and the payload of a packet that may be part of a bulk
+# transfer: probes of our presence, and conversations, are none of it.
 WATCHED_SEGMENTS = 4
+LEAST_WATCHED_BYTES = 256
 
 
 class Connection(Departures):
@@ -473,6 +475,9 @@ class Connection(Departures):
         """See how long the last packet waited on its way; the window that it leads to is in the next header."""
         yielding = self._yielding
         if yielding is None:
+            if size < LEAST_WATCHED_BYTES:
+                self._look_from = self.segments_received + WATCHED_SEGMENTS
+                return
             target_us = self.settings.receive_target_delay_us
             assert target_us is not None
             yielding = self._yielding = Yielding(
