@@ -117,16 +117,16 @@ class Connection(Departures):
     _port_closed = Rare(False)  # an ICMP error said so when nothing but the ack of our FIN was missing
     _syn_sent_us = Rare(0)
     _connect_deadline_us = Rare(NEVER_US)
+    _handshake_deadline_us = Rare(NEVER_US)
+    _linger_deadline_us = Rare(NEVER_US)
+    _parts: Rare[PartJoiner | None] = Rare(None)  # of the peer's segments
     _update_backoff = Rare(0)
     segments_early: Rare[int] = Rare(0)  # something before these segments was lost, or overtaken
     keep_alive: Rare[bool] = Rare(False)  # the application wants keepalives, see set_keep_alive
 
     __slots__ = (
         "_downlink",
-        "_handshake_deadline_us",
-        "_linger_deadline_us",
         "_look_from",
-        "_parts",
         "_unheard",
         "_update_deadline_us",
         "_watch",
@@ -191,8 +191,6 @@ class Connection(Departures):
         self.scheduled_us = NEVER_US  # what the multiplexer's heap knows of it
         self.touched: bool = False  # the multiplexer's: waits to be settled
         self._watch = watch
-        self._handshake_deadline_us = NEVER_US
-        self._linger_deadline_us = NEVER_US
         self._update_deadline_us = NEVER_US  # repeat a STATE that nothing acknowledges: window update, proof of source
 
         # what next_batch has to send besides data
@@ -205,7 +203,6 @@ class Connection(Departures):
         self.small_paths: SmallPaths | None = None  # of the multiplexer
         self.small_until_us = 0  # segments are small because another connection found a black hole
         self._swallows_bytes = 0  # datagrams of this size vanish on the path; segments of theirs leave in parts
-        self._parts: PartJoiner | None = None  # of the peer's segments
         self._says = b""  # EXTENSION_BITS of the next STATE
 
         # counters

@@ -29,6 +29,7 @@ from collections.abc import Sized
 
 from txutp.core.batch import Address
 from txutp.core.flow import NEVER_US
+from txutp.core.rare import Rare
 from txutp.core.sending import SendBuffer, first_of
 from txutp.core.sequence import MASK16, MASK32
 from txutp.core.units import SECOND_US
@@ -95,9 +96,10 @@ class Watch:
 class Liveness:
     """What one connection knows of the presence of its peer."""
 
+    _doubted_us = Rare(NEVER_US)  # when an ICMP error said that nobody is there
+    _doubt_deadline_us = Rare(NEVER_US)  # when the peer is to be probed again because of that
+
     __slots__ = (
-        "_doubt_deadline_us",
-        "_doubted_us",
         "_last_received_us",
         "_last_sent_us",
         "_probe_us",
@@ -112,8 +114,6 @@ class Liveness:
         self._last_received_us = 0
         self.answers_probes: bool = False  # the peer has answered one
         self._probes = 0  # unanswered ones since the peer was heard; ever, as long as it has not answered any
-        self._doubted_us = NEVER_US  # when an ICMP error said that nobody is there
-        self._doubt_deadline_us = NEVER_US  # when the peer is to be probed again because of that
         self._probe_us = NEVER_US  # when a peer that has not answered any yet is tried again
         self._progress = 0  # of both streams, when it was looked at last
         self._quiet_since_us = 0  # when the peer was last heard before that progress was seen to stop

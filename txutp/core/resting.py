@@ -33,8 +33,8 @@ OF_CONNECTION = (
     "syn_sequence",
     "_last_sent_us",
     "_last_received_us",
-    "_handshake_deadline_us",
     "_probe_us",
+    "_quiet_since_us",
     "deadline_us",
     "scheduled_us",
 )
