@@ -12,7 +12,6 @@ at its end what it has counted.  ``utp_native.js`` speaks the same way.
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import sys
 import time
@@ -24,18 +23,13 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
+from benchmarks.ends.talk import cpu_seconds
 from benchmarks.real.hosts import RECEIVER, listen, say
 from benchmarks.scenarios.measure import BINS_PER_SECOND
 
 CHUNK = bytes(64 * 1024)
 READ_BYTES = 256 * 1024
 PATIENCE_S = 0.2
-
-
-def cpu_seconds() -> float:
-    """What this process has used so far, in user and kernel mode."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 class Tally:

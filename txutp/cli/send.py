@@ -192,10 +192,6 @@ class Send:
             amount = f"{scaled(progress.moved_bytes)}B in {duration(progress.seconds * 1_000)}, {scaled(rate)}bit/s"
             screen.say(f"{len(stored):,} of {counted(len(files), 'file')} stored there; {amount}.")
 
-    def _matters(self, place: str, why: str) -> bool:
-        """Whether what is not sent was asked for, or is no link or device, which folders may have."""
-        return why not in LEFT_OUT or place in self._places
-
     def _end(self, entries: list[Entry], problem: BaseException | None) -> None:
         """End with the exit code of the worst that happened, if it is not 0."""
         if isinstance(problem, CancelledError):

@@ -170,12 +170,6 @@ class SendBuffer:
             self._chunks = [data]
         self.unsent_bytes += len(data)
 
-    def discard_unsent(self) -> None:
-        """Forget what was never sent."""
-        self._chunks = NOTHING
-        self._head_offset = 0
-        self.unsent_bytes = 0
-
     # -- segments out --
 
     def take_run(self, total_bytes: int, segment_bytes: int, now_us: int) -> Run:
