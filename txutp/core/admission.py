@@ -1,12 +1,12 @@
-"""Who gets a place on a UDP port: the limits on connections, and what gives way when one of them is reached.
+"""Admission: the limits on the connections of a UDP port, and which connections are evicted when a limit is reached.
 
-The multiplexer calls it for every connection that comes and goes.  ``place_for_syn`` tells whether a SYN is remembered,
-or answered with a cookie (``cookies.py``): that one needs a place only when its source is proven.  ``make_room`` finds
-it then.
+The multiplexer calls it for every connection that begins and ends.  ``place_for_syn`` decides whether a SYN gets a
+half-open connection or a cookie (``cookies.py``).  A SYN with a cookie needs a place only when its source is proven;
+``make_room`` finds it then.
 
-Two kinds of connections give way: those that are half-open, the oldest first, because a flood of forged SYNs may not
-use up what is meant for connections; and those whose peer has been silent for longer than keepalives allow, the
-longest-silent first.
+Two kinds of connections are evicted: half-open ones, the oldest first, because a flood of forged SYNs may not use up
+the places of connections; and those whose peer has been silent for longer than keepalives allow, the longest-silent
+first.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from txutp.core.states import CONNECTED, TIMED_OUT
 from txutp.core.tombstones import Key
 from txutp.core.units import SECOND_US
 
-# Keepalive intervals of silence after which a connection gives way.  A peer that answers probes was given up before,
-# and most others send keepalives of their own.
+# Keepalive intervals of silence after which a connection may be evicted.  A peer that answers probes was given up by
+# then, and most others send keepalives of their own.
 SILENT_INTERVALS = 3
 
-# Time between two searches for silent connections that find none: each looks at all connections.
+# Time between two searches for silent connections, each of which examines all connections.
 SEARCH_US = SECOND_US
 
 
-# What becomes of a SYN.
+# The verdicts of ``place_for_syn``.
 REMEMBER, COOKIE, REFUSE = range(3)
 
 
@@ -39,12 +39,12 @@ class Admission:
     """The places of one UDP port."""
 
     def __init__(self, connections: dict[Key, Connection], evict: Callable[[Connection], None]) -> None:
-        """``connections`` are all of the port, also later; ``evict`` takes one away from them."""
+        """``connections`` is the port's own dictionary of all connections; ``evict`` removes one from it."""
         self.half_open: dict[Connection, None] = {}  # in order of age
         self._connections = connections
         self._evict = evict
         self._per_host: dict[str, int] = {}
-        self._kept = 0  # places of connections that have ended, and whose readers have not
+        self._kept = 0  # places of connections that have ended with unread data
         self._half_open_per_host: dict[str, dict[Connection, None]] = {}
         self._silent: list[Connection] = []  # found by the last search, the longest-silent at the end
         self._searched_us = -SEARCH_US
@@ -52,7 +52,7 @@ class Admission:
     # -- coming and going --
 
     def add(self, connection: Connection, is_half_open: bool = False) -> None:
-        """A connection has a place."""
+        """A connection takes a place."""
         host = connection.address[0]
         self._count(host, 1)
         if is_half_open:
@@ -60,17 +60,17 @@ class Admission:
             self._half_open_per_host.setdefault(host, {})[connection] = None
 
     def remove(self, connection: Connection) -> None:
-        """A connection has none any more."""
+        """A connection gives its place back."""
         self._count(connection.address[0], -1)
         self.confirm(connection)
 
     def keep(self, connection: Connection) -> None:
-        """A connection that has ended, and was removed, needs its place still: its reader has not taken everything."""
+        """A connection that was removed keeps its place, because its reader has not taken all data."""
         self._count(connection.address[0], 1)
         self._kept += 1
 
     def release(self, connection: Connection) -> None:
-        """It needs it no more."""
+        """A connection that kept its place gives it back."""
         self._count(connection.address[0], -1)
         self._kept -= 1
 
@@ -82,7 +82,7 @@ class Admission:
             del self._per_host[host]
 
     def confirm(self, connection: Connection) -> None:
-        """A connection is half-open no more, if it was."""
+        """A connection is not half-open any more."""
         if connection in self.half_open:
             host = connection.address[0]
             del self.half_open[connection]
@@ -94,7 +94,7 @@ class Admission:
     # -- room --
 
     def place_for_syn(self, host: str, settings: Settings, now_us: int) -> int:
-        """Whether a SYN is to be remembered (there is room then), to get a cookie, or to be refused."""
+        """Decide about a SYN; returns ``REMEMBER`` (after making room), ``COOKIE`` or ``REFUSE``."""
         reached = self._limit_reached(host, settings)
         giving_way = None if reached is None else self._who_gives_way(reached, host, now_us)
         if reached is not None and giving_way is None:
@@ -106,12 +106,12 @@ class Admission:
             return COOKIE
         if giving_way is not None:
             if giving_way not in self.half_open:
-                return COOKIE  # what is proven gives way to nothing that is not
+                return COOKIE  # a proven connection is not evicted for a SYN
             self.make_room(host, settings, now_us)
         return REMEMBER
 
     def make_room(self, host: str, settings: Settings, now_us: int) -> None:
-        """See that one more connection is within the limits; ``ConnectionRefused`` if nothing gives way."""
+        """Evict connections until one more is within the limits; raises ``ConnectionRefused`` if that is impossible."""
         while (reached := self._limit_reached(host, settings)) is not None:
             connection = self._who_gives_way(reached, host, now_us)
             if connection is None:
@@ -119,7 +119,7 @@ class Admission:
             self._evict(connection)
 
     def _limit_reached(self, host: str, settings: Settings) -> str | None:
-        """The name of a limit that forbids one more connection."""
+        """Returns the name of a limit that forbids one more connection; None if there is none."""
         if len(self._connections) + self._kept >= settings.maximum_connections:
             return "maximum_connections"
         if self._per_host.get(host, 0) >= settings.maximum_connections_per_address:
@@ -140,7 +140,7 @@ class Admission:
         return found
 
     def _longest_silent(self, only_host: str | None, now_us: int) -> Connection | None:
-        """Of those that the last search has found, and that are silent still."""
+        """Returns the longest-silent connection that the last search found; None if none is silent any more."""
         silent = self._silent
         for place in reversed(range(len(silent))):
             connection = silent[place]
@@ -152,9 +152,9 @@ class Admission:
 
 
 def is_silent(connection: Connection, now_us: int) -> bool:
-    """Whether the peer of a connection was not heard for longer than keepalives allow.
+    """Whether the peer of a connection has been silent for longer than keepalives allow.
 
-    Not one whose reader is behind: it would keep its place and its memory.
+    A connection with unread data does not count: evicted, it would keep its place and its memory.
     """
     keepalive_us = connection.keepalive_us
     return (
@@ -166,5 +166,5 @@ def is_silent(connection: Connection, now_us: int) -> bool:
 
 
 def end_silent(connection: Connection) -> None:
-    """A silent connection has given way; its owner hears that the peer does not answer."""
+    """End an evicted connection; its owner hears that the peer does not answer."""
     connection.abort(TIMED_OUT)

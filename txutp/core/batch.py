@@ -1,8 +1,8 @@
-"""What leaves: some datagrams of equal size for one address.
+"""Batches: datagrams of equal size for one address.
 
-A connection makes a batch, the shell sends it and tells the connection if the socket refused some of it.  A single
-datagram may wait for others like it until the end of the turn.  A run of several is sent before the next one is made,
-by whichever connection, for its buffers may lie in memory that the next run uses again.
+A connection makes a batch; the shell sends it, and tells the connection if the socket refused a part of it.  A single
+datagram may wait for others like it until the end of the turn.  A run of several is sent before any connection makes
+the next run, because its buffers may lie in memory that the next run uses again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-Address = tuple[Any, ...]  # what the socket calls it, see address.py
+Address = tuple[Any, ...]  # an address of the socket, see address.py
 Buffer = bytes | memoryview
 
 
@@ -20,18 +20,18 @@ IPV6_HEADER_BYTES = 40
 
 
 def ip_overhead_bytes(address: Address) -> int:
-    """What the network adds to a datagram for this address."""
+    """Returns the bytes of the IP and UDP headers of a datagram to this address."""
     return UDP_HEADER_BYTES + (IPV6_HEADER_BYTES if ":" in address[0] else IPV4_HEADER_BYTES)
 
 
 class Batch:
     """``count`` datagrams of ``datagram_bytes`` each (the last may be shorter), as ``buffers`` in order.
 
-    A datagram is one buffer, or two (header, payload); all datagrams of a batch alike.  ``dont_fragment`` asks the
-    network to drop a datagram that is too large for the path, instead of cutting it.  ``alone`` asks for one system
-    call for each datagram: virtual interfaces cut a run late, and a filter there sees it as one large packet.  ``dscp``
-    is how it is marked, if not as all that leaves from the socket.  ``note`` is whatever its maker wants to know of it
-    if it is refused.
+    Each datagram is one buffer, or each is two (header, payload).  ``dont_fragment`` asks the network to drop a
+    datagram that is too large for the path instead of fragmenting it.  ``alone`` asks for one system call for each
+    datagram: virtual interfaces split a run late, and a filter there sees it as one large packet.  ``dscp`` is its
+    mark; None is the usual one of the socket.  ``note`` belongs to the maker of the batch, who gets it back if the
+    socket refuses the batch.
     """
 
     __slots__ = ("address", "alone", "buffers", "count", "datagram_bytes", "dont_fragment", "dscp", "note")
@@ -49,7 +49,7 @@ class Batch:
         self.note: Any = note
 
     def datagrams(self, start: int = 0) -> Iterator[bytes]:
-        """The datagrams from number ``start`` on, each joined into one ``bytes``."""
+        """Yields the datagrams from number ``start`` on, each as one ``bytes``."""
         buffers = self.buffers
         step = len(buffers) // self.count
         for index in range(start * step, len(buffers), step):

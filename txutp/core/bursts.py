@@ -1,7 +1,7 @@
 """The length of a paced burst, for queues that hold less than one.
 
-Such a queue drops the end of each burst although the path is idle between two of them, and no delay announces it.
-``Steering`` reports what was lost and each interval that ``Overload`` has ended, and applies ``burst_us``.
+Such a queue drops the end of each burst although the path is idle between bursts, and no delay announces the loss.
+``Steering`` reports losses and each interval that ``Overload`` has ended, and applies ``burst_us``.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 from txutp.core.pacing import BURST_US
 
 SHORTEST_BURST_US = 125
-BURSTS_IN_ROUND_TRIP = 2  # the least number; where fewer fit, the window is the cause of the loss and not the burst
-CALM_INTERVALS = 8  # without a loss of neighbours; then bursts become twice as long again
+BURSTS_IN_ROUND_TRIP = 2  # least number of bursts for which a burst, and not the window, is the cause of a loss
+CALM_INTERVALS = 8  # intervals without a loss of neighbours, after which bursts become twice as long again
 
 
 class Bursts:
-    """What one flow has learned about the bursts that its path takes."""
+    """The burst length of one flow."""
 
     __slots__ = ("_calm_intervals", "_lost", "burst_us")
 
     def __init__(self) -> None:
         self.burst_us: int = BURST_US  # the time whose share of the rate may leave at once
-        self._lost = False  # whether the window that lost something last lost neighbours
+        self._lost = False  # whether the last window with a loss lost neighbours
         self._calm_intervals = 0
 
     def on_loss(self, new_window: bool, burst: bool, base_us: int) -> None:
-        """Packets were lost, the first of a window or more of it; ``burst`` tells that neighbours were."""
+        """Packets were lost: the first ones of a window if ``new_window``, and neighbours if ``burst``."""
         if new_window:
             self._lost = False
         if burst and not self._lost and base_us >= BURSTS_IN_ROUND_TRIP * self.burst_us:

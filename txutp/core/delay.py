@@ -1,7 +1,7 @@
 """From timestamp differences to the time that our packets waited in queues (RFC 6817 2.4.2 and section 4).
 
 A sample is "their clock at receipt minus our clock at sending": delay plus an unknown, slowly drifting offset, modulo
-2**32.  The smallest sample of the last minutes stands for the empty path; what a sample has above it is queue.
+2**32.  The smallest sample of the last minutes stands for the empty path; the excess of a sample is queueing delay.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from txutp.core.sequence import MASK32, signed32
 SLOT_US = 60_000_000
 SLOTS = 13  # libutp's number; RFC 6817 suggests ten
 
-# The peer's base may fall by this much without us believing that its route changed (libutp, libtorrent).
+# The largest fall of the peer's base that counts as clock drift and not as a change of route (libutp, libtorrent).
 LARGEST_SHIFT_US = 10_000
 
-# A peer may say the same always (utp-rs does so when clocks differ by more than a minute).  It is found out when so
-# many equal answers came in round trips that differ by so much.
+# Number of equal answers in a row, and the spread of their round trips, that show that a peer always reports the same
+# value (utp-rs does so when clocks differ by more than a minute).
 CONSTANT_SAMPLES = 20
 CONSTANT_SPREAD_US = 5_000
 
-# No sample was taken: 0 says so, 0x7fffffff is what an old uTorrent said instead.
+# The values that mean "no sample": 0, and 0x7fffffff, which an old uTorrent sent.
 NOT_A_SAMPLE = (0, 0x7FFFFFFF)
 
 
 class DelayHistory:
-    """The base delay of one direction: minima per minute, of which the smallest counts."""
+    """The base delay of one direction: the smallest of the minima of the last minutes."""
 
     __slots__ = ("_minima", "_slot_started_us", "base_us")
 
@@ -34,7 +34,7 @@ class DelayHistory:
         self._slot_started_us = 0
 
     def on_sample(self, sample_us: int, now_us: int) -> int:
-        """The queueing delay in this sample, in microseconds; a sample below the base becomes the base."""
+        """Returns the queueing delay in a sample, in microseconds; a sample below the base becomes the base."""
         minima = self._minima
         if not minima:
             self.base_us = sample_us
@@ -68,7 +68,7 @@ class DelayHistory:
 
 
 class PathDelay:
-    """Both directions of a path: theirs is watched only because a fall of its base betrays that the clocks drift."""
+    """Both directions of a path: the peer's direction is watched because a fall of its base shows that clocks drift."""
 
     __slots__ = ("_last_difference_us", "_longest_us", "_repeats", "_shortest_us", "ours", "theirs")
 
@@ -76,25 +76,25 @@ class PathDelay:
         self.ours: DelayHistory = DelayHistory()
         self.theirs: DelayHistory = DelayHistory()
         self._last_difference_us = 0
-        self._repeats = 0  # of the same answer, one after another...
-        self._shortest_us = self._longest_us = 0  # ...and the round trips meanwhile
+        self._repeats = 0  # of the same answer in a row
+        self._shortest_us = self._longest_us = 0  # round trips of these answers
 
     def on_reply(self, reply_us: int, now_us: int) -> None:
-        """Their packet took so long by the difference of both clocks."""
+        """Take the difference of both clocks that a packet of the peer shows."""
         theirs = self.theirs
         before_us = theirs.base_us
         had_sample = bool(theirs._minima)
         theirs.on_sample(reply_us, now_us)
-        # Their base fell a little: their clock gains on ours, and our own samples rise by as much for ever.
+        # If their base fell a little, their clock gains on ours, and our own samples have risen by as much for good.
         if had_sample:
             fall_us = signed32(before_us - theirs.base_us)
             if 0 < fall_us <= LARGEST_SHIFT_US and self.ours._minima:
                 self.ours.shift(fall_us)
 
     def on_difference(self, difference_us: int, round_trip_us: int, now_us: int) -> int | None:
-        """The queueing delay that their answer reports, at most the round trip; None if it reports none.
+        """Returns the queueing delay that the peer's answer reports, at most the round trip; None if it reports none.
 
-        A delay longer than the round trip cannot be: the base is too low by the excess (libutp), so it moves up.
+        A delay longer than the round trip is impossible: the base is too low by the excess (libutp), so it moves up.
         """
         if difference_us in NOT_A_SAMPLE:
             return None

@@ -1,7 +1,7 @@
-"""The datagrams of a connection: which leave next, and what is in them.
+"""The datagrams of a connection: which ones leave next, and their contents.
 
 The shell pulls them with ``next_batch``.  ``_due`` has a bit for each packet without data that has to leave; data comes
-from ``Flow``.  What the socket refuses was never sent, and everything that counts is put back.
+from ``Flow``.  A datagram that the socket refuses counts as not sent: ``refuse`` restores counters and due bits.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from txutp.core.sending import Run
 from txutp.core.states import CONNECTED
 from txutp.core.yielding import Yielding
 
-# Packets received without data of ours in between that make a stream, not a conversation.
+# Packets received in a row, without data of ours in between, from which on the peer's data counts as bulk.
 BULK_RECEIVED_SEGMENTS = 32
 
 
@@ -108,9 +108,9 @@ class Departures(Fitting):
         raise NotImplementedError
 
     def next_batch(self, now_us: int) -> Batch | None:
-        """The next datagrams to send, None when there is nothing to send now.
+        """Returns the next datagrams to send; None if there is nothing to send now.
 
-        They count as sent.  A batch of several is valid until the next one of several is made, see ``batch.py``.
+        They count as sent.  A batch of several datagrams is valid until the next such batch is made, see ``batch.py``.
         """
         if self.state == CONNECTED:
             sending = self.sending
@@ -118,8 +118,8 @@ class Departures(Fitting):
             repairs = False
             if sending.lost_segments or sending.probe_due:
                 batch = self._next_resend(now_us)
-                # New segments are smaller than those that go again in parts, and would take all of the window from
-                # them.  And what goes again and waits for the pace comes first.
+                # New segments are smaller than those that are retransmitted in parts, and would use up the window.
+                # A retransmission that waits for the pace goes first as well.
                 repairs = bool(self._swallows_bytes and sending.lost_segments) or sending.is_paced
             if sending.unsent_bytes and batch is None and not repairs:
                 if sending.unsent_bytes >= BULK_SEGMENTS * sending.segment_bytes:
@@ -133,7 +133,7 @@ class Departures(Fitting):
         due = self._due
         if due:
             return self._next_control(due, now_us)
-        # all timers are looked at again soon if one rings soon, and only those named here may have to ring sooner
+        # A timer that rings soon sets the deadline anew anyway; only in these cases it may have to be earlier.
         if self.scheduled_us > now_us + PROBE_MARGIN_US or self._closing or self.sending.is_paced:
             self._set_deadline()
         return None
@@ -141,7 +141,7 @@ class Departures(Fitting):
     def refuse(self, batch: Batch, accepted: int) -> None:
         """The socket took only the first ``accepted`` datagrams of a batch: the others were never sent.
 
-        It is the last batch that was not refused yet.
+        The caller refuses batches in reverse order, the latest one first.
         """
         run: Run | None
         due, run, index = batch.note
@@ -160,7 +160,7 @@ class Departures(Fitting):
         self.sending.refuse(run, index, accepted)
 
     def _next_resend(self, now_us: int) -> Batch | None:
-        """One lost segment: its number and payload as they were, everything else as of now."""
+        """Returns one lost segment: with its number and payload as before, all other fields as of now."""
         lost = self.sending.next_resend(now_us)
         if lost is None:
             return None
@@ -172,7 +172,7 @@ class Departures(Fitting):
         return self._give([header, payload] if payload else [header], 1, run, index, False, now_us)
 
     def _give_parts(self, run: Run, index: int, payload: Buffer, now_us: int) -> Batch:
-        """One segment in parts, which the peer puts together."""
+        """Returns one segment in parts, which the peer joins (``parts.py``)."""
         datagram_bytes = self._parts_datagram_bytes
         step = datagram_bytes - HEADER_BYTES - EMPTY_SELECTIVE_ACK_BYTES - BITS_BYTES
         header = bytearray(self._header(ST_DATA, run.first + index, now_us))
@@ -187,15 +187,15 @@ class Departures(Fitting):
         return batch
 
     def too_large(self, batch: Batch) -> None:
-        """The interface does not take the last batch, which was a probe of the path: it was never sent."""
+        """The interface refused the latest batch, a probe of the path's MTU, as too large: it was never sent."""
         assert self.sending.mtu is not None
         self.sending.mtu.on_lost(certain=True)
         self.refuse(batch, 0)
 
     def _next_probe(self, now_us: int) -> Batch | None:
-        """A full packet with padding, to see whether the path carries it.
+        """Returns a full packet with padding that probes the path's MTU; None if no probe is due.
 
-        The peer may have to show first that it reads extensions; a STATE with an empty selective ack asks for it.
+        If the peer has not shown yet that it reads extensions, a STATE with an empty selective ack asks it to.
         """
         sending = self.sending
         if sending.mtu is None and not self._begin_mtu_search():
@@ -220,12 +220,12 @@ class Departures(Fitting):
         return batch
 
     def _next_run(self, now_us: int) -> Batch | None:
-        """New data."""
+        """Returns new data."""
         run = self.sending.next_run(now_us, self.fin_requested)
         if run is None:
             return None
         header = self._header(ST_DATA, run.first, now_us)
-        # A persist probe has no room at the peer; and libtorrent reads no DATA that acknowledges its FIN.
+        # The peer has no room for a persist probe, and libtorrent ignores DATA that acknowledges its FIN.
         is_read = run.total_bytes <= self.sending.peer_window_bytes and (self.eof_sequence is None or not self.at_eof)
         count = run.count
         if count == 1:
@@ -236,7 +236,7 @@ class Departures(Fitting):
         return self._give(buffers, count, run, -1, is_read, now_us)
 
     def _next_fin(self, now_us: int) -> Batch | None:
-        """Our FIN, once everything before it was sent."""
+        """Returns our FIN once all data was sent."""
         sending = self.sending
         if not self.fin_requested or self.fin_sequence is not None or sending.unsent_bytes:
             return None
@@ -248,7 +248,7 @@ class Departures(Fitting):
         return self._give([self._header(ST_FIN, run.first, now_us)], 1, run, -1, True, now_us)
 
     def _next_control(self, due: int, now_us: int) -> Batch:
-        """A packet without data: the most urgent of what is due."""
+        """Returns the most urgent packet without data that is due."""
         sequence = self.sending.next_sequence
         if due & RESET_DUE:
             self._due = 0
@@ -256,7 +256,7 @@ class Departures(Fitting):
             return self._give_control(RESET_DUE, header, now_us)
         if due & SYN_DUE:
             self._due &= ~SYN_DUE
-            # The SYN travels under our own id, and its ack means nothing.
+            # The SYN has our own id, and its ack has no meaning.
             header = encode_header(
                 ST_SYN, self.receive_id, now_us, 0, self.receiving.window_bytes, self.initial_sequence, 0
             )
@@ -275,8 +275,9 @@ class Departures(Fitting):
             return self._give_control(SYN_ACK_DUE, header, now_us)
 
         if due & PROBE_DUE:
-            # A number that the peer has, and not that of our FIN.  Nor the last one that it has: npm's utp keeps DATA
-            # with that, and delivers it in the place of a later packet.  But that of our SYN may be all that there is.
+            # The sequence number is one that the peer has acknowledged, but not our FIN's.  It is not the last such
+            # one: npm's utp keeps DATA with that number, and delivers it in the place of a later packet.  Where only
+            # our SYN was acknowledged, its number has to do.
             self._due &= ~PROBE_DUE
             self._bulk_from = self.segments_received + BULK_RECEIVED_SEGMENTS
             only_syn = self.initiator and self.sending.first_unacked == self.initial_sequence + 1
@@ -284,7 +285,7 @@ class Departures(Fitting):
             self._on_probe_sent(now_us)
             return self._give_control(PROBE_DUE, self._header(ST_DATA, known, now_us) + b"\0", now_us)
 
-        # an ack; the keepalive is one that acknowledges one packet less (libutp)
+        # an ack, or a keepalive, which is an ack of one packet less (libutp)
         if due & ACK_DUE or not due & FIN_ACK_DUE:
             due &= ACK_DUE | KEEPALIVE_DUE
         else:
@@ -298,7 +299,7 @@ class Departures(Fitting):
         extension = SELECTIVE_ACK if mask or self._shows or self._welcomes or self._says else NO_EXTENSION
         header = self._header(ST_STATE, sequence, now_us, extension, behind)
         if self._says:
-            # lost ones are asked, or answered, again
+            # a lost question or answer is repeated
             header += encode_selective_ack(mask, EXTENSION_BITS) + encode_bits(self._says)
             self._says = b""
             return self._give_control(due, header, now_us)
@@ -316,7 +317,7 @@ class Departures(Fitting):
     def _header(
         self, kind: int, sequence: int, now_us: int, extension: int = NO_EXTENSION, packets_behind: int = 0
     ) -> bytes:
-        """The header of a packet that carries the newest window, and the newest ack or one that lies behind it."""
+        """Returns a header with the newest window, and an ack that lies ``packets_behind`` the newest."""
         receiving = self.receiving
         # what the buffer has room for, or less if the peer shall yield
         self.advertised_bytes = window_bytes = receiving.window_bytes
@@ -327,11 +328,10 @@ class Departures(Fitting):
         return encode_header(kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, ack, extension)
 
     def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, is_read: bool, now_us: int) -> Batch:
-        """A batch with data; its ack makes a pending STATE needless, unless that one has more to tell.
+        """Returns a batch with data.  Its ack replaces a pending STATE, unless the STATE has an extension to carry.
 
-        A peer may drop a packet before it looks at the ack in it: libutp does so with DATA that it has already, and a
-        path does so with a probe that is too large.  ``is_read`` is False for such batches; a pending ack leaves in a
-        STATE besides.
+        The ack in a packet may not be read: libutp drops DATA that it has already, and a path drops a probe that is too
+        large.  For such batches ``is_read`` is False, and a pending ack still leaves in a STATE of its own.
         """
         due = self._due
         if due and is_read and not self.receiving.early and not self._welcomes and not self._shows:

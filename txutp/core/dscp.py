@@ -1,15 +1,15 @@
-"""How the network shall treat packets: the Differentiated Services Codepoint (RFC 2474), by number or by name.
+"""The Differentiated Services Codepoint (RFC 2474), which asks routers for a treatment of packets: number or name.
 
 uTP yields to other traffic at the ends of a path; lower effort (RFC 8622) asks the routers in between for the same.
 """
 
 from __future__ import annotations
 
-# RFC 8622: what leaves only when nothing else wants to.
+# Lower effort (RFC 8622): such packets leave only when no others wait.
 LOWER_EFFORT = 1
 HIGHEST_DSCP = 63
 
-# The names of IANA's registry "Differentiated Services Field Codepoints"; DF is what is not marked (RFC 8436).
+# The names of IANA's registry "Differentiated Services Field Codepoints"; DF means unmarked (RFC 8436).
 NAMES: dict[str, int] = {
     "le": LOWER_EFFORT,
     "df": 0,
@@ -23,7 +23,7 @@ ACCEPTED = f"a number from 0 to {HIGHEST_DSCP}, or a name: le, df, cs0 to cs7, a
 
 
 def dscp_of(value: int | str) -> int:
-    """The codepoint that a number or a name stands for; ValueError or TypeError with what is accepted."""
+    """Returns the codepoint of a number or a name; raises ValueError or TypeError, which say what is accepted."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError(f"dscp is {ACCEPTED}; not {value!r}")
     if isinstance(value, str):
@@ -39,5 +39,5 @@ def dscp_of(value: int | str) -> int:
 
 
 def traffic_class(dscp: int) -> int:
-    """The byte of the IP header; its two lower bits are of ECN, which stays off."""
+    """Returns the byte of the IP header; its two lower bits belong to ECN, which stays off."""
     return dscp << 2

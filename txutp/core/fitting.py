@@ -1,7 +1,7 @@
-"""How large the datagrams of a connection may be: the search for the MTU of its path, and black holes.
+"""The size of a connection's datagrams: the search for the MTU of its path, and black holes.
 
-``departures.py`` asks when datagrams leave, ``connection.py`` when an answer of the peer comes or the connection ends.
-The rules are in ``mtu.py`` and ``parts.py``.
+``departures.py`` calls it when datagrams leave, ``connection.py`` when the peer answers or the connection ends.  The
+rules are in ``mtu.py`` and ``parts.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from txutp.core.rare import Rare
 from txutp.core.sending import RUN_MAXIMUM_BYTES
 from txutp.core.settings import Settings, usual_datagram_bytes
 
-# Every peer takes datagrams that fit one frame; larger ones are welcome only where a peer says so.
+# MTU of Ethernet: every peer takes datagrams that fit one frame; larger ones are welcome only where a peer says so.
 ETHERNET_BYTES = 1_500
 
 
@@ -59,18 +59,18 @@ class Fitting(Liveness):
     _black_hole: Rare[BlackHoleSearch | None] = Rare(None)  # made when a large segment is repeated more than once
 
     def path_takes(self, datagram_bytes: int) -> None:
-        """A router says that it takes no larger datagrams."""
+        """A router reports the largest datagram that it takes."""
         if self.sending.mtu is not None:
             self.sending.mtu.on_hint(datagram_bytes)
 
     @property
     def _parts_datagram_bytes(self) -> int:
-        """The largest datagram that is known to arrive, on a path that swallows large ones."""
+        """The size of the largest datagram that is known to arrive, on a path that drops large ones silently."""
         mtu = self.sending.mtu
         return SMALLEST_DATAGRAM_BYTES if mtu is None else mtu.passed_bytes
 
     def _begin_mtu_search(self) -> bool:
-        """Ask what the interface takes, and search from there; returns whether there is a search."""
+        """Begin a search with the MTU of the interface as upper limit; returns whether a search is wanted."""
         if self.settings.maximum_datagram_bytes is not None:
             return False
         sending = self.sending
@@ -90,7 +90,7 @@ class Fitting(Liveness):
         return True
 
     def _ask_behind_large(self, now_us: int) -> None:
-        """The first segment in flight is repeated once more: if it is large, ask the peer whether it takes parts."""
+        """The first segment in flight is retransmitted again: if it is large, ask the peer whether it takes parts."""
         sequence, datagram_bytes, arrived = self.sending.stuck_segment()
         if datagram_bytes <= SMALLEST_DATAGRAM_BYTES:
             return
@@ -101,7 +101,7 @@ class Fitting(Liveness):
             self._due |= ACK_DUE
 
     def _on_parts_welcome(self, now_us: int) -> None:
-        """The peer takes parts, and the answer may prove that the path swallows what is larger than it is."""
+        """The peer takes parts; its answer may prove that the path carries small packets, but not the large segment."""
         sending = self.sending
         sequence, datagram_bytes, arrived = sending.stuck_segment()
         if self._black_hole is None or not self._black_hole.on_answer(sequence, arrived):
@@ -115,7 +115,7 @@ class Fitting(Liveness):
         self._remember_path(SMALLEST_DATAGRAM_BYTES, now_us)
 
     def _remember_path(self, datagram_bytes: int, now_us: int) -> None:
-        """Tell other connections to the host what arrives there."""
+        """Tell other connections to the host which size of datagrams arrives there."""
         if self.small_paths is None:
             return
         if datagram_bytes >= (self._swallows_bytes or usual_datagram_bytes(self.address[0])):
@@ -125,14 +125,14 @@ class Fitting(Liveness):
             self.small_paths.remember(self.address[0], datagram_bytes, now_us)
 
     def _remember_if_swallowed(self, now_us: int) -> None:
-        """The connection ends, because a segment never arrives.
+        """The connection ends because a segment never arrived.
 
-        If that is a large one and nothing large ever arrived, or the peer was heard meanwhile, the next connection to
-        the host begins with small ones.
+        If the segment is large, and none ever arrived or the peer was heard meanwhile, the next connection to the host
+        begins with small ones.
         """
         sending = self.sending
         _, datagram_bytes, _ = sending.stuck_segment()
         never = sending.first_unacked == self.initial_sequence + self.initiator
         if datagram_bytes > SMALLEST_DATAGRAM_BYTES and (never or self._last_received_us > now_us - sending.timeout_us):
-            # that is no proof, so the next one shall probe for larger ones at once
+            # that is no proof, so the next connection shall probe for larger ones at once
             self._remember_path(SMALLEST_DATAGRAM_BYTES, now_us - LOOK_AGAIN_US)

@@ -1,21 +1,21 @@
-"""Loss recovery with a peer that does not name what arrived behind a gap.
+"""Loss recovery with a peer that does not name the segments that arrived behind a gap.
 
 BEP 29 leaves selective acks to the receiver.  npm's ``utp`` sends none, KTorrent empty ones.  Such a peer repeats its
 ack for each packet that arrives behind a gap, and an ack that fills the gap goes as far as the next one.  The flow
 makes a ``GapSearch`` with the first of these duplicate acks, and asks it
 
 - ``is_expected`` whether one of them is for a segment that the peer got twice;
-- ``pipe_bytes`` how much is still on its way: what arrived has left the network, although nobody knows which it is (RFC
-  5681 3.2, RFC 3042);
+- ``pipe_bytes`` how many bytes are still in the network: segments that arrived have left it, although it is not known
+  which ones they are (RFC 5681 3.2, RFC 3042);
 - ``assume_round_trip`` how long a round trip may take where none can be measured, because a segment that arrived
   behind a gap is acknowledged only when the gap is filled;
-- ``search`` after each ack, whether more shall be sent again than the first missing segment.
+- ``search`` after each ack, whether more segments shall be retransmitted than the first missing one.
 
-``SendBuffer.detect_first_loss`` finds that first one.  Each gap is seen only when the one before it is filled (RFC
-6582), which takes a round trip, so a few losses in a large window would take as many round trips.  But it is known how
-many segments are lost: all acks have come of what left longer ago than a round trip takes.  If some of it is lost and
-the window has room, the segments behind the first gap are sent again, lost or not, and the peer drops what it has.
-That is bounded: at least one of ``SMALLEST_SHARE`` has to be lost, and one of ``LARGEST_SHARE`` where new data waits
+``SendBuffer.detect_first_loss`` finds the first one.  A gap is seen only when the one before it is filled (RFC 6582),
+which takes a round trip, so each of a few losses in a large window would take a round trip.  But the number of lost
+segments is known: all acks have come for segments that left longer ago than a round trip.  If some of them are lost and
+the window has room, the segments behind the first gap are retransmitted, lost or not, and the peer drops duplicates.
+That is bounded: at least one in ``SMALLEST_SHARE`` has to be lost, and one in ``LARGEST_SHARE`` where new data waits
 for the same window.
 """
 
@@ -30,13 +30,13 @@ from txutp.core.sequence import signed32
 LARGEST_SHARE = 2
 SMALLEST_SHARE = 64
 
-# Time between two looks at all runs, for each run, unless a gap was filled in between.  A look takes a quarter of it,
-# and a peer may send duplicate acks as fast as it likes.
+# Least time between two searches of all runs, for each run, unless a gap was filled in between.  A search takes a
+# quarter of it, and a peer may send duplicate acks as fast as it likes.
 RUN_US = 1
 
 
 class GapSearch:
-    """What is known of the gaps of one flow whose peer names nothing."""
+    """The gaps of one flow whose peer names no segments behind them."""
 
     __slots__ = (
         "_assumed_us",
@@ -52,23 +52,23 @@ class GapSearch:
 
     def __init__(self, round_trip: RoundTrip) -> None:
         self._round_trip = round_trip
-        self._departed_segments = 0  # in flight by the books only: they arrived or are lost, nobody knows which
-        self._searched_us = 0  # when the last look at all runs was
-        self._recent_segments = 0  # that have left again by then, and may not have been answered
-        self._assumed_us = 0  # a round trip, since one was measured
-        self._credited_bytes = 0  # told to the controller before it was known which they are
-        self._expected_duplicates = 0  # acks to come for what the peer got twice...
-        self._expected_until_us = 0  # ...until then at the latest
-        self._window_tells = False  # the peer makes its window smaller by what waits behind a gap
+        self._departed_segments = 0  # counted as in flight, but arrived or lost
+        self._searched_us = 0  # time of the last search of all runs
+        self._recent_segments = 0  # retransmitted by then, and perhaps not answered yet
+        self._assumed_us = 0  # round trip that was assumed since one was measured
+        self._credited_bytes = 0  # reported to the controller before an ack named them
+        self._expected_duplicates = 0  # acks to come for segments that the peer got twice
+        self._expected_until_us = 0  # when these acks have come at the latest
+        self._window_tells = False  # the peer's window shrinks by the segments that wait behind a gap
 
     @property
     def answer_us(self) -> int:
-        """How long an answer takes at most, as far as is known; it may come later all the same."""
+        """The longest time that an answer usually takes; it may still come later."""
         round_trip = self._round_trip
         return max(round_trip.smoothed_us, self._assumed_us) + max(4 * round_trip.variation_us, PROBE_MARGIN_US)
 
     def pipe_bytes(self, flight_bytes: int, segment_bytes: int) -> int:
-        """How much of what is in flight is still on its way."""
+        """Returns how many of the bytes in flight are still in the network."""
         return max(flight_bytes - self._departed_segments * segment_bytes, 0)
 
     def on_measured(self) -> None:
@@ -76,9 +76,9 @@ class GapSearch:
         self._assumed_us = 0
 
     def assume_round_trip(self, difference_us: int, steering: Steering | None, repair_us: int, limit_us: int) -> int:
-        """The round trip by the peer's clock or, if that says nothing, as long as the repair of a gap took; 0: unknown.
+        """Returns the round trip by the peer's clock, else the time that the repair of a gap took; 0 if unknown.
 
-        It serves the controller and the search, not the timeout, which is the limit of it.
+        The controller and the search use it.  The timeout does not: it is the upper limit.
         """
         base_us = self._round_trip.base_us
         if difference_us in NOT_A_SAMPLE:
@@ -94,7 +94,7 @@ class GapSearch:
     def is_expected(self, arrived_bytes: int, now_us: int) -> bool:
         """Whether a duplicate ack is for a segment that the peer got twice.
 
-        ``arrived_bytes`` is by how much the peer's window has become smaller, which shows that something arrived.
+        ``arrived_bytes`` is by how much the peer's window has become smaller, which shows that a segment arrived.
         """
         if arrived_bytes > 0:
             self._window_tells = True
@@ -104,11 +104,11 @@ class GapSearch:
         return False
 
     def credit(self, new_bytes: int) -> None:
-        """The controller hears of these bytes now; they will be acknowledged some time."""
+        """Count bytes that the controller was told of before they were acknowledged."""
         self._credited_bytes += new_bytes
 
     def uncredited(self, acked_bytes: int, gaps_remain: bool) -> int:
-        """How many of the bytes that an ack names are news for the controller."""
+        """Returns how many of the bytes that an ack names the controller was not told of yet."""
         credited_bytes = min(self._credited_bytes, acked_bytes)
         self._credited_bytes -= credited_bytes if gaps_remain else self._credited_bytes
         return acked_bytes - credited_bytes
@@ -122,10 +122,10 @@ class GapSearch:
         filled: bool,
         now_us: int,
     ) -> None:
-        """After an ack: see what has departed, and let more be sent again if that will pay.
+        """After an ack: count the segments that have left the network, and retransmit more if that is worthwhile.
 
-        ``filled`` if the ack filled a gap; ``new_may_leave`` if new data waits for nothing but the congestion window.
-        The first retransmission goes alone.
+        ``filled`` says that the ack filled a gap, ``new_may_leave`` that new data waits for the congestion window only.
+        The first retransmission leaves alone.
         """
         if not sending.runs or sending.first_unacked > sending.nameless_sequence:
             self._departed_segments = 0
@@ -136,7 +136,7 @@ class GapSearch:
             self._departed_segments = max(self._departed_segments, arrived)
             return
         self._searched_us = now_us
-        # Where only the number of acks tells how much arrived, what was sent twice would be counted twice.
+        # Where only the number of acks shows how much arrived, a segment that was sent twice would count twice.
         masks, overdue, recent = sending.overdue(now_us - self.answer_us, not self._window_tells)
         self._recent_segments = recent
         self._departed_segments = max(overdue, min(nameless, sending.outstanding - sending.lost_segments - recent))
@@ -154,12 +154,12 @@ class GapSearch:
             self.on_resent(now_us)
 
     def on_resent(self, now_us: int) -> None:
-        """A segment leaves again: if the peer has it, the ack will look like a duplicate one (RFC 6582 4.1)."""
+        """A segment is retransmitted: if the peer has it, its ack will look like a duplicate one (RFC 6582 4.1)."""
         if self._expected_duplicates:
             self._expected_until_us = now_us + 2 * self.answer_us
 
     def on_timeout(self, nameless_segments: int, now_us: int) -> None:
-        """Everything in flight is given up, and so many of it arrived behind gaps."""
+        """All segments in flight are given up; ``nameless_segments`` of them arrived behind gaps."""
         self._expected_duplicates += nameless_segments
         self.on_resent(now_us)
         self._departed_segments = self._credited_bytes = 0

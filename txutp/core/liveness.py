@@ -1,24 +1,25 @@
-"""Whether the peer is still there: keepalives, probes that it has to answer, and what ICMP says of its port.
+"""Detection of a dead peer: keepalives, probes that the peer has to answer, and ICMP errors about its port.
 
-The connection inherits the rules, and asks for ``presence_deadline_us`` and ``presence``; the multiplexer has the
+The connection inherits the rules, and calls ``presence_deadline_us`` and ``presence``; the multiplexer has the
 ``ClosedPorts``, because a closed port concerns all connections to it.
 
 Probes
     A receiver has to acknowledge DATA that it has received before, because its ack may have been lost.  So DATA with
-    such a number and one byte that nobody will read draws a STATE at once, as TCP's keepalive does (RFC 9293 3.8.4).
-    The number is one less than the last one that the peer has acknowledged; where that is our SYN, it is that of the
-    SYN.
+    such a number, and one byte that the peer discards, draws a STATE at once, as TCP's keepalive does (RFC 9293 3.8.4).
+    The number is one less than the last one that the peer has acknowledged; where that is our SYN, it is the number of
+    the SYN.
 
-    A peer is tried a few times while the connection is young.  *A peer that has answered is believed to be gone when
-    it leaves many probes in a row unanswered.*  One that never has is not; it gets libutp's keepalive, which is a STATE
-    with an older ack and draws nothing.  Where data of ours is in flight no probe is needed: that is sent again anyway.
+    A new connection tries its peer a few times.  *A peer that has answered a probe is considered dead when it leaves
+    many probes in a row unanswered.*  A peer that has never answered is not; it gets libutp's keepalive, which is a
+    STATE with an older ack and draws no answer.  While data of ours is in flight no probe is needed: the data is
+    retransmitted anyway.
 
 ICMP
     The host of a process that was killed answers with "port unreachable", and quotes our packet.  Such an error is
     easily forged (RFC 5927), so it counts only with the id, the number and the timestamp of a packet that we sent
-    lately.  It ends a connection only if a second error quotes a packet that left seconds after the first one came, and
-    nothing of that address was received in between.  A filter that rejects for a moment, while its rules are loaded,
-    answers just like a closed port; so the peer is probed at once, and again when that moment is over.
+    lately.  It ends a connection only if a second error quotes a packet that left seconds after the first error came,
+    and no packet of that address was received in between.  A filter that rejects for a moment, while its rules are
+    loaded, answers like a closed port; so the peer is probed at once, and again when that moment is over.
 """
 
 from __future__ import annotations
@@ -37,67 +38,69 @@ from txutp.core.units import SECOND_US
 # Keepalive interval of connections that ask for keepalives where the settings have none, as libutp's.
 KEEPALIVE_US = 29 * SECOND_US
 
-# Unanswered probes in a row until a peer that has answered before is gone, and the time between two of them: 28 s.  A
-# path that loses 30 % each way swallows half of all probes or answers; it seems dead once in a million silences.
+# Unanswered probes in a row until a peer that has answered before counts as dead, and the time between two of them:
+# together 28 s.  A path with 30 % loss each way loses half of all probes or answers; it seems dead once in a million
+# silences.
 PROBES = 20
 PROBE_US = 1_400_000
 
-# Probes of a peer that has never answered one: the first ones leave soon and with doubled distance, the others in the
-# place of keepalives.  The very first waits for a moment of silence, but not for long.
+# Probes of a peer that has never answered one.  The early ones leave soon, at doubled intervals; the others replace
+# keepalives.  The very first one waits for a silence of `TRIAL_US`, but no longer than `FIRST_TRIAL_US`.
 EARLY_TRIALS = 3
 TRIALS = 10
 TRIAL_US = SECOND_US // 2
 FIRST_TRIAL_US = 5 * SECOND_US
 
-# Shortest interval between answered probes, the share of each connection of the port in that interval, and the part of
-# the silence so far that the interval is.
+# Shortest interval between answered probes, the part of it that each connection of the port adds, and the divisor of
+# the silence so far that yields the interval.
 SOONEST_US = 2 * SECOND_US
 SHARE_US = SECOND_US // 100
 SILENCE_PART = 4
 
-# Parts of the keepalive interval, and of a shorter one, by which a side that was called waits longer, so that not both
-# sides ask.  A short interval has to be longer by a round trip.
+# Divisors of the keepalive interval, and of a shorter one, that yield how much longer the accepting side waits, so that
+# not both sides probe.  A short interval has to be longer by a round trip.
 PATIENCE = 64
 SHORT_PATIENCE = 8
 
-# Addresses of which an ICMP error is remembered.
+# Maximum number of addresses whose ICMP error is remembered.
 MAXIMUM_CLOSED_PORTS = 1_000
 
-# Time between the first ICMP error and the packet that another one has to quote: longer than a filter that is being
-# changed rejects.  Then the peer is probed until a verdict, for so long at most, because hosts send few errors.
+# Time between the first ICMP error and the packet that the second one has to quote: longer than a filter rejects while
+# it is being changed.  Then the interval of probes until a verdict, and the end of these probes after the first error;
+# they are several because hosts limit their errors.
 CONFIRM_US = 3_500_000
 CONFIRM_EACH_US = SECOND_US // 2
 CONFIRM_UNTIL_US = 6 * SECOND_US
 
-# Silence after which the sender of a stream is probed once, and the packets received without an answer of ours that
-# make a stream.  Nothing else would leave that draws an ICMP error.
+# Silence after which the sender of a stream is probed once, and the packets received, without data of ours in between,
+# that make a stream.  No other packet would leave that draws an ICMP error.
 STALL_US = SECOND_US // 2
 STREAM_SEGMENTS = 8
 
-# What is to be done about the peer's presence.
+# The verdicts of ``presence``: the packet to send, or the end of the connection.
 KEEPALIVE, PROBE, GIVE_UP = range(3)
 
-# What an ICMP error says of a port.
+# The verdicts of ``ClosedPorts.judge`` on an ICMP error.
 KNOWN, SUSPECTED, PROVEN = range(3)
 
 
 class Watch:
-    """How soon the connections of one port probe their idle peers."""
+    """The shortest interval in which the connections of one port probe idle peers."""
 
     def __init__(self, connections: Sized) -> None:
         self._connections = connections
 
     @property
     def soonest_us(self) -> int:
-        """The shortest interval: with many connections a longer one, so that they do not send much together."""
+        """The interval; it grows with the number of connections, which limits the rate of all probes together."""
         return max(SOONEST_US, SHARE_US * len(self._connections))
 
 
 class Liveness:
-    """What one connection knows of the presence of its peer."""
+    """The part of a connection that detects a dead peer."""
 
-    _doubted_us = Rare(NEVER_US)  # when an ICMP error said that nobody is there
-    _doubt_deadline_us = Rare(NEVER_US)  # when the peer is to be probed again because of that
+    _doubted_us = Rare(NEVER_US)  # time of an ICMP error that says "port unreachable"
+    _doubt_deadline_us = Rare(NEVER_US)  # when the peer is to be probed again because of the error
 
     __slots__ = (
         "_last_received_us",
@@ -113,13 +116,13 @@ class Liveness:
         self._last_sent_us = 0
         self._last_received_us = 0
         self.answers_probes: bool = False  # the peer has answered one
-        self._probes = 0  # unanswered ones since the peer was heard; ever, as long as it has not answered any
-        self._probe_us = NEVER_US  # when a peer that has not answered any yet is tried again
-        self._progress = 0  # of both streams, when it was looked at last
-        self._quiet_since_us = 0  # when the peer was last heard before that progress was seen to stop
+        self._probes = 0  # unanswered since the peer was heard; all of them while it has never answered one
+        self._probe_us = NEVER_US  # when a peer that has never answered is tried again
+        self._progress = 0  # of both streams, at the last check
+        self._quiet_since_us = 0  # when the peer was last heard before progress stopped
 
     def is_on_trial(self, keepalive_us: int, now_us: int) -> bool:
-        """Whether the peer has left so many probes unanswered, for so long, that the next timer means its end."""
+        """Whether the peer has left enough probes unanswered, for long enough, to count as dead at the next timer."""
         patience_us = keepalive_us + PROBES * min(PROBE_US, keepalive_us)
         return self.answers_probes and self._probes >= PROBES and now_us >= self._last_received_us + patience_us
 
@@ -129,7 +132,7 @@ class Liveness:
         return self._last_received_us
 
     def ask_interval_us(self, keepalive_us: int, soonest_us: int, progress: int, is_patient: bool) -> int:
-        """Returns after how much more silence a peer that answers probes is asked again.
+        """Returns after how much more silence a peer that answers probes is probed again.
 
         ``progress`` is a number that grows whenever either stream moves; probes and their answers leave it as it is.
         """
@@ -142,7 +145,7 @@ class Liveness:
         return min(interval_us, keepalive_us)
 
     def presence_deadline_us(self, keepalive_us: int, may_probe: bool, interval_us: int) -> int:
-        """When something is to be done about the peer's presence if nothing leaves or comes until then.
+        """Returns when ``presence`` is to be called if no packet leaves or comes until then.
 
         ``interval_us`` is what ``ask_interval_us`` has returned.
         """
@@ -159,9 +162,9 @@ class Liveness:
         return min(sent_deadline_us, self._last_received_us + interval_us)
 
     def presence(self, keepalive_us: int, may_probe: bool, interval_us: int, now_us: int) -> int:
-        """What is to be done at that deadline: ``KEEPALIVE``, ``PROBE`` or ``GIVE_UP``.
+        """Returns what to do at that deadline: ``KEEPALIVE``, ``PROBE`` or ``GIVE_UP``.
 
-        A keepalive that is due may just as well be a probe, unless the peer was heard lately.
+        A keepalive that is due becomes a probe, unless the peer was heard lately.
         """
         if not may_probe:
             return KEEPALIVE
@@ -173,12 +176,12 @@ class Liveness:
         return KEEPALIVE if heard_lately and not self._probes else PROBE
 
     def _doubt(self, now_us: int) -> None:
-        """An ICMP error says that nobody is there: the peer is probed again later."""
+        """An ICMP error says "port unreachable": the peer is probed again later."""
         self._doubted_us = now_us
         self._doubt_deadline_us = now_us + CONFIRM_US
 
     def _must_confirm(self, now_us: int) -> bool:
-        """Whether the peer, which is in doubt, was silent since: then it has to be probed again, now and soon."""
+        """Whether the peer was silent since the ICMP error; if so, it has to be probed now, and again soon."""
         is_silent = self._last_received_us <= self._doubted_us
         again_us = now_us + CONFIRM_EACH_US
         goes_on = is_silent and again_us < self._doubted_us + CONFIRM_UNTIL_US
@@ -195,11 +198,11 @@ class Liveness:
             self._probe_us = now_us + (TRIAL_US << self._probes) if self._probes < EARLY_TRIALS else NEVER_US
 
     def _on_probe_refused(self) -> None:
-        """The socket did not take it."""
+        """The socket refused the probe."""
         self._probes -= 1
 
     def _on_heard(self, is_answer: bool) -> None:
-        """The peer said something after a probe; ``is_answer`` if it is what a probe draws."""
+        """A packet of the peer came after a probe; ``is_answer`` says whether it is an answer to a probe."""
         if is_answer:
             self.answers_probes = True
             self._probe_us = NEVER_US
@@ -208,12 +211,12 @@ class Liveness:
 
 
 def sent_us_of(liveness: Liveness, sending: SendBuffer, sequence16: int, timestamp_us: int) -> int | None:
-    """When a packet with this number and this timestamp left; None if it is none that was sent lately.
+    """Returns when a packet with this number and this timestamp left; None if no such packet left lately.
 
-    That is the last one, of whatever type, and all of those that are not acknowledged.
+    It may be the last packet, of any type, or one that is not acknowledged.
     """
     last_us = liveness._last_sent_us
-    # numbers of a STATE, of what has left last, and of a probe behind our FIN
+    # the number of a STATE, of the last segment, or of a probe behind our FIN
     if timestamp_us == wire_timestamp(last_us) and sending.next_sequence - sequence16 & MASK16 <= 2:
         return last_us
     runs = sending.runs
@@ -230,21 +233,21 @@ def sent_us_of(liveness: Liveness, sending: SendBuffer, sequence16: int, timesta
 
 
 def wire_timestamp(sent_us: int) -> int:
-    """The timestamp in a packet that left at this time."""
+    """Returns the timestamp in a packet that left at this time."""
     return sent_us & MASK32 or 1
 
 
 class ClosedPorts:
-    """The addresses of which an ICMP error has said that nobody is there, the oldest first."""
+    """The addresses of which an ICMP error has said "port unreachable", the oldest first."""
 
     def __init__(self) -> None:
         self._since_us: OrderedDict[Address, int] = OrderedDict()
 
     def judge(self, address: Address, sent_us: int, heard_us: int, now_us: int) -> int:
-        """An error quotes a packet that left at ``sent_us``; ``heard_us`` is when the address was last heard.
+        """Judge an error that quotes a packet that left at ``sent_us``; the address was last heard at ``heard_us``.
 
-        Returns ``SUSPECTED`` for the first error: then another packet has to leave, and one after ``CONFIRM_US``.
-        Returns ``PROVEN`` for the error that quotes this one, if nothing was heard in between, and ``KNOWN`` for all
+        Returns ``SUSPECTED`` for the first error: then a packet has to leave now, and another one after ``CONFIRM_US``.
+        Returns ``PROVEN`` for an error that quotes the latter, if no packet came in between, and ``KNOWN`` for all
         others.
         """
         since_us = self._since_us.get(address)

@@ -1,18 +1,17 @@
-"""How large a datagram the path carries (RFC 8899, as far as uTP allows).
+"""The search for the largest datagram that the path carries (RFC 8899, as far as uTP allows).
 
-uTP cannot cut a packet smaller once it was sent: a sequence number stands for the same payload for ever (BEP 29).  A
-probe with a longer payload, as libutp sends it, is therefore lost for good on a path that neither carries nor fragments
-it, and the stream with it.  So a probe risks nothing of the stream here: it is an ordinary full packet made longer by
-padding in its extensions.  If it is lost, its payload goes again without the padding, and all that is known is that
-this size may be too large.
+A uTP packet cannot be split once it was sent: a sequence number stands for the same payload for ever (BEP 29).  If a
+path neither carries nor fragments a probe with a longer payload, as libutp sends it, the probe is lost for good, and
+the stream with it.  So a probe of ours is an ordinary full packet with padding in its extensions, and risks nothing of
+the stream: if it is lost, its payload is retransmitted without the padding, and the size may be too large.
 
-Not every peer reads extensions: npm's ``utp`` takes all that follows the header for the stream.  A peer gets probes
-only after it has shown that it reads extensions, by sending one itself.  For any other the size stays what it was at
-the start.  That costs such a stream 5 % of header bytes on Ethernet, while a probe would cost it its integrity.
+Not every peer reads extensions: npm's ``utp`` takes all bytes behind the header for the stream.  A peer gets probes
+only after it has shown that it reads extensions, by sending one itself.  For other peers the size stays as it was at
+the start.  That costs their streams 5 % of header bytes on Ethernet; a probe would corrupt them.
 
 Two ends of txutp on a path without losses would never send a selective ack to each other.  So the end that has much to
-send asks: it sends a STATE with an empty selective ack, which BEP 29 allows in any STATE and which peers ignore that do
-not read it.  The other end has seen an extension then, and answers with empty selective acks in its next STATEs.
+send asks: it sends a STATE with an empty selective ack, which BEP 29 allows in any STATE, and which peers that do not
+read it ignore.  The other end has then seen an extension, and answers with empty selective acks in its next STATEs.
 
 The flow calls ``next_probe_bytes`` when there is much to send, and reports the outcome of the probe.  Sizes are those
 of UDP payloads, headers of uTP included.
@@ -22,16 +21,16 @@ from __future__ import annotations
 
 from txutp.core.packet import LEAST_PADDING_BYTES
 
-MAXIMUM_PROBES = 3  # RFC 8899 5.1.2: of one size, before it counts as too large
-RAISE_US = 600_000_000  # RFC 8899 5.1.1 PMTU_RAISE_TIMER
-WORTHWHILE = 2  # times as large as now, where less than the path takes is wanted
-CLOSE_ENOUGH_BYTES = 20  # the search ends when it cannot gain more; above the least padding
+MAXIMUM_PROBES = 3  # lost probes of one size until it counts as too large (RFC 8899 5.1.2)
+RAISE_US = 600_000_000  # time until the search begins again (RFC 8899 5.1.1 PMTU_RAISE_TIMER)
+WORTHWHILE = 2  # factor by which a probe has to be larger than now, where less than the path takes is wanted
+CLOSE_ENOUGH_BYTES = 20  # largest gain for which the search does not go on; more than the least padding
 MAXIMUM_QUESTIONS = 3  # STATEs that ask the peer to show that it reads extensions
-QUESTION_US = 1_000_000  # between two of them; RFC 8899 5.1.1 PROBE_TIMER
+QUESTION_US = 1_000_000  # time between two of these STATEs (RFC 8899 5.1.1 PROBE_TIMER)
 
 
 class MtuSearch:
-    """The search of one connection: one probe at a time, between what is known to pass and what is not."""
+    """The search of one connection: one probe at a time, between a size that passes and one that is too large."""
 
     __slots__ = (
         "_failures",
@@ -50,7 +49,7 @@ class MtuSearch:
     )
 
     def __init__(self, start_bytes: int, largest_bytes: int, interface_bytes: int, peer_reads_extensions: bool) -> None:
-        self.largest_bytes: int = largest_bytes  # what interface and peer take
+        self.largest_bytes: int = largest_bytes  # that interface and peer take
         self._interface_bytes = interface_bytes
         self.passed_bytes: int = start_bytes  # the largest that is known, or assumed, to arrive
         self.probe_bytes: int = 0  # of the probe under way
@@ -60,7 +59,7 @@ class MtuSearch:
         self._hint_bytes = 0  # the size to try next, because a router said so
         self._waits_until_us = 0  # the search is over until then
         self.peer_reads_extensions: bool = peer_reads_extensions  # without that nothing is probed
-        self.question_due: bool = False  # the connection shall ask for it
+        self.question_due: bool = False  # the connection shall ask the peer to show that it reads extensions
         self._questions_left = MAXIMUM_QUESTIONS
         self._question_us = 0  # earliest time of the next question
 
@@ -75,10 +74,11 @@ class MtuSearch:
         return self.passed_bytes > self._start_bytes
 
     def next_probe_bytes(self, now_us: int, limit_bytes: int) -> int:
-        """The size to try now; 0 for none.  It is under way until ``on_passed``, ``on_lost`` or ``on_unsent``.
+        """Returns the size of a probe to send now, or 0.
 
-        More than ``limit_bytes`` is not wanted now, and that only if it is worth it.  As long as the peer has not shown
-        that it reads extensions there is none, and ``question_due`` may become true.
+        The probe is under way until ``on_passed``, ``on_lost`` or ``on_unsent``.  It is at most ``limit_bytes`` long;
+        where that is less than the path may take, the probe has to be worth it.  The size is 0 until the peer has shown
+        that it reads extensions; ``question_due`` may become true.
         """
         if self.probe_bytes or now_us < self._waits_until_us:
             return 0
@@ -101,7 +101,7 @@ class MtuSearch:
             size = self._hint_bytes
             self._hint_bytes = 0
         elif self._too_large_bytes > self.largest_bytes:
-            # what the interface takes is what most paths take
+            # most paths take as much as the interface
             size = self.largest_bytes
         else:
             size = (self.passed_bytes + self._too_large_bytes) // 2
@@ -114,7 +114,7 @@ class MtuSearch:
         self.probe_bytes = self._failures = 0
 
     def on_lost(self, certain: bool = False) -> None:
-        """It did not; ``certain`` if somebody said that it was too large, else it may have been any loss."""
+        """The probe was lost; ``certain`` if a host said that it was too large, else it may have been any loss."""
         self._failures += 1
         if certain or self._failures >= MAXIMUM_PROBES:
             self._too_large_bytes = min(self.probe_bytes, self._too_large_bytes)
@@ -122,18 +122,18 @@ class MtuSearch:
         self.probe_bytes = 0
 
     def on_unsent(self) -> None:
-        """It never left."""
+        """The probe never left."""
         self.probe_bytes = 0
 
     def on_hint(self, datagram_bytes: int) -> None:
-        """A router says what the next link takes; it can only end a probe early (RFC 8899 4.6.1)."""
+        """A router reports the MTU of its next link; that only ends a probe early (RFC 8899 4.6.1)."""
         if self.passed_bytes <= datagram_bytes < self.probe_bytes:
             self._too_large_bytes = datagram_bytes + 1
             self._hint_bytes = datagram_bytes
             self._failures = 0
 
     def on_welcome(self) -> None:
-        """The peer takes whatever our interface takes."""
+        """The peer takes datagrams as large as our interface does."""
         if self.largest_bytes < self._interface_bytes:
             self.largest_bytes = self._interface_bytes
             self._too_large_bytes = self.largest_bytes + 1
@@ -150,11 +150,11 @@ class MtuSearch:
         self.probe_bytes = self._failures = self._waits_until_us = 0
 
     def wait_until(self, time_us: int) -> None:
-        """Another connection has searched this path; search again then."""
+        """Search from this time on: another connection has searched the same path."""
         self._waits_until_us = time_us
 
     def on_black_hole(self, now_us: int) -> None:
-        """What passed once does not any more: back to the start, and up again later."""
+        """A size that passed does not any more: return to the size at the start, and search again later."""
         self._too_large_bytes = self.passed_bytes
         self.passed_bytes = self._start_bytes
         self.probe_bytes = self._failures = 0

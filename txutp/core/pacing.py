@@ -1,21 +1,22 @@
-"""When the next packets may leave: a window spread over its round trip instead of sent in one burst.
+"""Pacing: a window leaves spread over its round trip instead of in one burst.
 
-The flow asks ``allowance_bytes`` before it sends and tells ``on_sent``; if there is none, it asks again at ``due_us``.
-Credit grows with time, up to a small burst: less would need a timer for each packet, more would fill shallow queues.
+The flow asks ``allowance_bytes`` before it sends, and calls ``on_sent`` afterwards; while the allowance is 0, it asks
+again at ``due_us``.  Credit grows with time up to a small burst: a smaller one would need a timer for each packet, a
+larger one would fill shallow queues.
 """
 
 from __future__ import annotations
 
 from txutp.core.units import SECOND_US
 
-# A burst may hold so many packets, or what the rate carries in this time.
+# The size of a burst: in packets, or as the time whose share of the rate it is, whichever is more.
 BURST_SEGMENTS = 2
 BURST_US = 1_000
 
-# Timers are late, by a millisecond on most systems; so much lateness is caught up.
+# Lateness of a timer that is caught up; on most systems timers are late by a millisecond.
 LATENESS_US = 4_000
-# Where a thousand connections are busy they are late by as long as it takes to serve all the others.  Half of a window
-# is caught up then, or the fewer bursts would have to be the smaller ones, too.
+# Lateness that is caught up, as a share of the round trip, and at most.  Where a thousand connections are busy, a timer
+# is late by the time that all the others take, so fewer bursts leave, and each has to be larger.
 LATENESS_SHARE = 0.4
 LARGEST_LATENESS_US = 100_000
 
@@ -45,7 +46,7 @@ class Pacer:
         burst_us: int = BURST_US,
         burst_segments: int = BURST_SEGMENTS,
     ) -> int:
-        """How much may leave now; 0 unless it is a burst worth sending, or all that is wanted."""
+        """Returns how much may leave now: a whole burst or more, or all that is wanted; else 0."""
         burst = max(burst_segments * segment_bytes, bytes_per_second * burst_us / SECOND_US)
         limit = burst
         if 0 < self.due_us < now_us:
@@ -63,5 +64,5 @@ class Pacer:
         return 0
 
     def on_sent(self, sent_bytes: int) -> None:
-        """So much left."""
+        """Take the credit for bytes that have left."""
         self._credit -= sent_bytes

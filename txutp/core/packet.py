@@ -1,15 +1,15 @@
-"""The bytes of a uTP datagram (BEP 29), nothing of its meaning.
+"""The bytes of a uTP datagram (BEP 29), without their meaning.
 
-The multiplexer unpacks headers in place and hands the fields on as arguments, because an object per packet costs more
-than everything else that happens to it.  ``Packet`` is the readable form, for tests, traces and the command line.
+The multiplexer unpacks headers in place and passes the fields on as arguments, because an object for each packet costs
+more than all else that is done with the packet.  ``Packet`` is the readable form, for tests, traces and the command.
 
 Extensions that we send, and when (``docs/explanation/wire.md`` says why)
 
     ========================  =======================  ================================================================
     extension                 packet                   condition
     ========================  =======================  ================================================================
-    SELECTIVE_ACK with bits   STATE                    packets wait behind a gap; any peer may get it (BEP 29)
-    SELECTIVE_ACK, all zero   STATE, at most three     there is so much to send that a larger datagram is worth a probe
+    SELECTIVE_ACK with bits   STATE                    packets wait behind a gap; every peer may get it (BEP 29)
+    SELECTIVE_ACK, all zero   STATE, at most three     enough is unsent to make a probe for larger datagrams worth it
     SELECTIVE_ACK, all zero   the next three STATEs    the peer has sent the first of its own
     SELECTIVE_ACK, all zero,  DATA, a probe of the     the peer has sent a SELECTIVE_ACK or EXTENSION_BITS, of any kind
     EXTENSION_BITS, PADDING   path's MTU
@@ -20,7 +20,7 @@ Extensions that we send, and when (``docs/explanation/wire.md`` says why)
     EXTENSION_BITS                                     large packets
     ========================  =======================  ================================================================
 
-    SYN, SYN-ACK, FIN, RESET and all other DATA packets never have one.  Any extension of a peer is skipped if unknown.
+    SYN, SYN-ACK, FIN, RESET and all other DATA packets never have one.  Unknown extensions of a peer are skipped.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ TYPES = {kind << 4 | VERSION: kind for kind in (ST_DATA, ST_FIN, ST_STATE, ST_RE
 
 NO_EXTENSION = 0
 SELECTIVE_ACK = 1
-EXTENSION_BITS = 2  # eight bytes that nobody uses any more
-PADDING = 0x70  # our own, without meaning
+EXTENSION_BITS = 2  # eight bytes that no other implementation uses any more
+PADDING = 0x70  # txutp's own, without meaning
 
 # type and version, first extension, connection id, timestamp, timestamp difference, window, sequence, ack
 HEADER = Struct(">BBHIIIHH")
@@ -49,17 +49,18 @@ HEADER_BYTES = HEADER.size
 # An extension's length is one byte, and BEP 29 wants selective acks in multiples of four.
 SELECTIVE_ACK_MAXIMUM_BYTES = 252
 
-# The extensions that a datagram may have: a few, and one for each of so many bytes, which is more than a padded one of
-# ours has.  Each takes time in the walk along the chain, so an attacker may not choose their number.
+# Limit on the extensions of a datagram: a few, and one more for each `EXTENSION_EACH_BYTES` of it, which is more than
+# txutp's own padding needs.  The walk along the chain takes time for each, so an attacker may not choose their number.
 FEW_EXTENSIONS = 8
 EXTENSION_EACH_BYTES = 250
 
-# Two of us say this to each other in EXTENSION_BITS: whether datagrams longer than an Ethernet frame are welcome.
-# Other peers cut them off when they read them (libtorrent), and stop.
+# EXTENSION_BITS between two ends of txutp: whether datagrams longer than an Ethernet frame are welcome.  Other peers
+# truncate them when they read them (libtorrent), and stall.
 LARGE_WANTED = b"txutp\0\0?"
 LARGE_WELCOME = b"txutp\0\0!"
 
-# A selective ack comes first even if it says nothing: libutp and Wireshark take no packet that begins with a stranger.
+# Sizes of extensions in bytes.  A selective ack comes first even if it is empty: libutp and Wireshark reject a packet
+# whose first extension is unknown to them.
 EMPTY_SELECTIVE_ACK_BYTES = 6
 BITS_BYTES = 10
 LEAST_PADDING_BYTES = EMPTY_SELECTIVE_ACK_BYTES + BITS_BYTES + 2
@@ -74,7 +75,7 @@ MALFORMED = (-1, None, b"")
 
 @lru_cache(maxsize=256)
 def slices(skipped_bytes: int, taken_bytes: int, count: int) -> Struct:
-    """Skips so many bytes and takes so many, again and again: all payloads of a run in one call.
+    """Returns a ``Struct`` that skips and takes bytes ``count`` times: all payloads of a run in one call.
 
     The peer chooses some of these numbers, so the cache is bounded.
     """
@@ -82,7 +83,7 @@ def slices(skipped_bytes: int, taken_bytes: int, count: int) -> Struct:
 
 
 class HeaderBlock:
-    """Memory for the headers of one run, used again for each: the next ``fill`` overwrites what the last one gave."""
+    """Memory for the headers of one run; each ``fill`` overwrites the headers of the one before."""
 
     __slots__ = ("_block", "_views")
 
@@ -92,9 +93,9 @@ class HeaderBlock:
         self._views = [block[at : at + HEADER_BYTES] for at in range(0, len(block), HEADER_BYTES)]
 
     def fill(self, header: bytes, first_sequence: int, count: int) -> list[memoryview]:
-        """``count`` copies of ``header`` that differ in their sequence number only, one view each.
+        """Returns views of ``count`` copies of ``header`` that differ in their sequence number only.
 
-        Two strided stores write all sequence numbers: 0.18 us a segment, packing one by one takes 0.30.
+        Two strided stores write all sequence numbers, which takes 0.18 us for each segment; packing each takes 0.30.
         """
         end = count * HEADER_BYTES
         first = first_sequence & 0xFFFF
@@ -115,7 +116,7 @@ def encode_header(
     ack: int,
     extension: int = NO_EXTENSION,
 ) -> bytes:
-    """Twenty bytes; ``sequence`` and ``ack`` may be unwrapped."""
+    """Returns the twenty bytes of a header; ``sequence`` and ``ack`` may be unwrapped."""
     return HEADER.pack(
         kind << 4 | VERSION,
         extension,
@@ -130,38 +131,40 @@ def encode_header(
 
 
 def encode_padding(size: int) -> bytes:
-    """Extensions of ``size`` bytes together, at least ``LEAST_PADDING_BYTES``, that mean nothing to most peers.
+    """Returns extensions of ``size`` bytes in all, at least ``LEAST_PADDING_BYTES``, without meaning for most peers.
 
-    The header says that they begin with a SELECTIVE_ACK; that one is empty.
+    The first one is an empty SELECTIVE_ACK, which the caller's header has to announce.
     """
     size -= EMPTY_SELECTIVE_ACK_BYTES + BITS_BYTES
     parts = [encode_selective_ack(0, EXTENSION_BITS), encode_bits(LARGE_WANTED, PADDING)]
     while size:
         body_bytes = min(size - 2, 255)
         if size - 2 - body_bytes == 1:
-            body_bytes -= 1  # one byte alone is no extension
+            body_bytes -= 1  # the byte that is left over would be too short for an extension
         size -= 2 + body_bytes
         parts.append(bytes((PADDING if size else NO_EXTENSION, body_bytes)) + bytes(body_bytes))
     return b"".join(parts)
 
 
 def encode_bits(bits: bytes, following: int = NO_EXTENSION) -> bytes:
-    """An extension of type EXTENSION_BITS, before one of type ``following``."""
+    """Returns an extension of type EXTENSION_BITS; the next one is of type ``following``."""
     return bytes((following, len(bits))) + bits
 
 
 def encode_selective_ack(mask: int, following: int = NO_EXTENSION) -> bytes:
-    """The extension for a mask whose bit ``i`` stands for ``ack + 2 + i`` (BEP 29); ``following`` stands behind."""
+    """Returns the extension for a mask whose bit ``i`` stands for ``ack + 2 + i`` (BEP 29); the next one is of type
+    ``following``.
+    """
     body_bytes = min((mask.bit_length() + 31) // 32 * 4 or 4, SELECTIVE_ACK_MAXIMUM_BYTES)
     mask &= (1 << body_bytes * 8) - 1
     return bytes((following, body_bytes)) + mask.to_bytes(body_bytes, "little")
 
 
 def parse_extensions_untrusted(data: bytes, extension: int) -> tuple[int, int | None, bytes]:
-    """Walk the whole chain that starts behind the header: payload offset, selective ack mask or None, extension bits.
+    """Walk along the extensions; returns the offset of the payload, the selective ack mask or None, and EXTENSION_BITS.
 
-    Unknown extensions are skipped.  A chain that runs past the datagram, or is longer than any that makes sense, gives
-    ``MALFORMED``; the caller drops the datagram before it has changed anything.
+    Unknown extensions are skipped.  Returns ``MALFORMED`` if the chain runs past the datagram, or is longer than any
+    useful one; the caller drops the datagram before it has changed anything.
     """
     offset = HEADER_BYTES
     end = len(data)
@@ -188,7 +191,7 @@ def parse_extensions_untrusted(data: bytes, extension: int) -> tuple[int, int | 
 
 
 class Packet(NamedTuple):
-    """One datagram, to be read by people; the field names are those of Wireshark's ``bt-utp`` dissector."""
+    """One datagram in readable form; the field names are those of Wireshark's ``bt-utp`` dissector."""
 
     type: int
     connection_id: int
@@ -209,7 +212,7 @@ class Packet(NamedTuple):
         )
 
     def encode(self) -> bytes:
-        """The datagram; what ``parse_untrusted`` gives for it is equal to this packet."""
+        """Returns the datagram; ``parse_untrusted`` makes an equal packet of it."""
         has_mask = self.selective_ack is not None
         header = HEADER.pack(
             self.type << 4 | VERSION,
@@ -226,7 +229,7 @@ class Packet(NamedTuple):
 
 
 def parse_untrusted(data: bytes) -> Packet | None:
-    """The packet in a datagram, or None if the datagram is not uTP or is malformed."""
+    """Returns the packet in a datagram; None if the datagram is not uTP or is malformed."""
     if not is_utp_untrusted(data):
         return None
     type_version, extension, connection_id, *rest = HEADER.unpack_from(data)
@@ -248,5 +251,5 @@ def parse_untrusted(data: bytes) -> Packet | None:
 
 
 def is_utp_untrusted(data: bytes) -> bool:
-    """Whether a datagram has the size, type and version of uTP; others belong to whoever shares the UDP port."""
+    """Whether a datagram has the size, type and version of uTP; others are for the other protocol on the UDP port."""
     return len(data) >= HEADER_BYTES and data[0] in TYPES

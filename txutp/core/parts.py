@@ -1,17 +1,17 @@
-"""Black holes: paths that carry small packets and swallow large ones without a word (RFC 8899 section 4.3).
+"""Black holes: paths that carry small packets and drop large ones silently (RFC 8899 section 4.3).
 
-A sequence number of uTP stands for the same payload for ever (BEP 29), so a segment that the path swallows cannot be
-cut into smaller segments: if a delayed copy of the original arrived as well, the stream would be corrupt, and no answer
-of the peer tells which of the two it took.  But two of us can send it in *parts*: DATA packets that all have the number
-of the segment, and say in EXTENSION_BITS where in the segment their payload belongs.  The receiver puts the parts
-together and then takes the segment as if it had come whole.  Whatever else arrives of it, the bytes are the same.
+A sequence number of uTP stands for the same payload for ever (BEP 29), so a segment that the path drops cannot be split
+into smaller segments: if a delayed copy of the original arrived as well, the stream would be corrupt, and no answer of
+the peer says which of the two it took.  But two ends of txutp can send it in *parts*: DATA packets that all have the
+number of the segment, and say in EXTENSION_BITS where in the segment their payload belongs.  The receiver joins the
+parts and then takes the segment as if it had come whole.  Each copy of the segment has the same bytes.
 
 A peer that does not know parts would take the first of them for the whole segment, so the sender asks first: a STATE
 with ``PARTS_WANTED`` in its EXTENSION_BITS, which other peers ignore.  The question is also the measurement.  It leaves
-right behind a repeated large segment.  If the peer answers it again and again and that segment does not arrive, the
-path carries small packets and swallows large ones.
+right behind a retransmitted large segment.  If the peer answers repeatedly and that segment does not arrive, the path
+carries small packets and drops large ones.
 
-``SmallPaths`` remembers for a while what was found, so that the next connection to the host begins with small segments.
+``SmallPaths`` remembers the result for a while, so that the next connection to the host begins with small segments.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from struct import Struct
 
 from txutp.core.units import SECOND_US
 
-# What two of us say to each other in EXTENSION_BITS: whether segments may come in parts.
+# EXTENSION_BITS between two ends of txutp: whether segments may come in parts.
 PARTS_WANTED = b"txutp\0\1?"
 PARTS_WELCOME = b"txutp\0\1!"
 
-# Mark, offset of the part in its segment, bytes of the segment.
+# EXTENSION_BITS of a part: mark, offset of the part in its segment, bytes of the segment.
 PART = Struct(">4sHH")
 PART_MARK = b"part"
 
-# Bytes of a datagram in an IPv4 packet of 576 bytes, which every host takes (RFC 791).
+# Size of a datagram in an IPv4 packet of 576 bytes, which every host takes (RFC 791).
 SMALLEST_DATAGRAM_BYTES = 548
 
-ANSWERED_QUESTIONS = 2  # with the segment behind them still missing, before it counts as swallowed
+ANSWERED_QUESTIONS = 2  # answers while the segment is missing, until it counts as dropped for its size
 MAXIMUM_QUESTIONS = 8  # about one segment
 
-MAXIMUM_JOINED_SEGMENTS = 8  # incomplete at once
-LEAST_PART_BYTES = 256  # on the average, of the parts of one segment
+MAXIMUM_JOINED_SEGMENTS = 8  # incomplete segments at once
+LEAST_PART_BYTES = 256  # mean size of the parts of one segment
 
-REMEMBERED_US = 600 * SECOND_US  # RFC 8899 5.1.1 PMTU_RAISE_TIMER
-LOOK_AGAIN_US = 30 * SECOND_US  # connections that are made later probe for more at once
+REMEMBERED_US = 600 * SECOND_US  # life of a result (RFC 8899 5.1.1 PMTU_RAISE_TIMER)
+LOOK_AGAIN_US = 30 * SECOND_US  # age of a result from which new connections probe for larger datagrams at once
 MAXIMUM_REMEMBERED_HOSTS = 1_000
 
 
 class BlackHoleSearch:
-    """Whether the segment that a connection repeats is swallowed because of its size."""
+    """Finds out whether a path drops the segment that a connection retransmits because of its size."""
 
     __slots__ = ("_answers", "_arrived", "_asked", "_attempt", "_questions_left", "_sequence")
 
     def __init__(self) -> None:
         self._sequence = -1  # of the segment that the questions are about
-        self._arrived = 0  # segments as large behind it, that have arrived nevertheless
+        self._arrived = 0  # equally large segments behind it that have arrived
         self._questions_left = 0
-        self._attempt = -1  # behind which the last question left
-        self._asked = False  # and not answered yet
+        self._attempt = -1  # of the segment, behind which the last question left
+        self._asked = False  # the last question is not answered yet
         self._answers = 0
 
     def on_stuck(self, sequence: int, arrived: int, attempt: int) -> bool:
-        """A large segment is repeated; returns whether the peer shall be asked behind it, once for each attempt."""
+        """A large segment is retransmitted; returns whether a question shall follow it, once for each attempt."""
         if sequence != self._sequence:
             self._sequence = sequence
             self._questions_left = MAXIMUM_QUESTIONS
@@ -85,7 +85,7 @@ class BlackHoleSearch:
 
 
 class PartJoiner:
-    """The parts of segments that have not come completely."""
+    """Joins the parts of segments."""
 
     __slots__ = ("_segments",)
 
@@ -95,8 +95,8 @@ class PartJoiner:
     def add(self, sequence: int, next_sequence: int, bits: bytes, payload: bytes) -> bytes | None:
         """Take a part of segment ``sequence``; returns the segment when it is complete.
 
-        ``next_sequence`` is the one that comes next in order.  Parts that contradict each other, or are too many, are
-        forgotten: the sender repeats them.
+        ``next_sequence`` is the next one in order.  Contradictory parts, and too many parts, are forgotten: the sender
+        retransmits them.
         """
         _, offset, total_bytes = PART.unpack(bits)
         if not payload or offset + len(payload) > total_bytes:
@@ -109,7 +109,7 @@ class PartJoiner:
             if known is None and len(segments) >= MAXIMUM_JOINED_SEGMENTS:
                 farthest = max(segments)
                 if farthest < sequence:
-                    return None  # it comes again when those before it are complete
+                    return None  # the sender retransmits it when those before it are complete
                 del segments[farthest]
             known = segments[sequence] = (total_bytes, {})
         parts = known[1]
@@ -126,16 +126,16 @@ class PartJoiner:
 
 
 class SmallPaths:
-    """Hosts whose paths swallow large packets, and how large a datagram arrives."""
+    """Hosts whose paths drop large packets, and the size of datagrams that arrive."""
 
     def __init__(self) -> None:
-        self._found: OrderedDict[str, tuple[int, int]] = OrderedDict()  # host -> bytes, and when that was found
+        self._found: OrderedDict[str, tuple[int, int]] = OrderedDict()  # host -> size, and time of the result
 
     def __len__(self) -> int:
         return len(self._found)
 
     def remember(self, host: str, datagram_bytes: int, now_us: int) -> None:
-        """Datagrams of this size arrive there, and larger ones are not known to."""
+        """Remember that datagrams of this size arrive there, and that larger ones are not known to arrive."""
         found = self._found
         known = found.get(host)
         if known is not None and known[0] == datagram_bytes:
@@ -146,11 +146,11 @@ class SmallPaths:
             found.popitem(last=False)
 
     def forget(self, host: str) -> None:
-        """Datagrams of the usual size arrive there after all."""
+        """Forget the result: datagrams of the usual size arrive there."""
         self._found.pop(host, None)
 
     def find(self, host: str, now_us: int) -> tuple[int, int] | None:
-        """How large a datagram arrives at a host, and when that was found; None if that is not known (any more)."""
+        """Returns the size of datagrams that arrive at a host, and the time of that result; None without a result."""
         found = self._found.get(host)
         if found is not None and now_us >= found[1] + REMEMBERED_US:
             del self._found[host]
@@ -159,12 +159,12 @@ class SmallPaths:
 
 
 def encode_part(offset: int, total_bytes: int) -> bytes:
-    """The EXTENSION_BITS of a part."""
+    """Returns the EXTENSION_BITS of a part."""
     return PART.pack(PART_MARK, offset, total_bytes)
 
 
 def bytes_of_segment(bits: bytes) -> int:
-    """How large the segment is that a part belongs to."""
+    """Returns the size of the segment that a part belongs to."""
     total_bytes: int = PART.unpack(bits)[2]
     return total_bytes
 

@@ -1,7 +1,7 @@
-"""Attributes that few connections ever change: those that do keep them in a dictionary, the others pay nothing.
+"""Attributes that few connections ever change: only connections that change them use memory for them.
 
-A slot takes eight bytes of every connection, and its number often 32 more.  A ``Rare`` attribute is read through a
-call, which takes a tenth of a microsecond: it is for what no packet of an ordinary transfer looks at.
+A slot takes eight bytes of every connection, and the number in it often 32 more.  Reading a ``Rare`` attribute is a
+call, which takes a tenth of a microsecond: it is for attributes that no packet of an ordinary transfer reads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class Rare(Generic[Value]):
-    """An attribute of a class that has a slot ``_rare``, which is None or the dictionary of what was changed."""
+    """An attribute of a class with a slot ``_rare``, which is None or the dictionary of changed attributes."""
 
     def __init__(self, default: Value) -> None:
         self._default = default

@@ -1,6 +1,6 @@
-"""How fast data arrives at the peer: the bytes that it acknowledges, over the time that they took.
+"""The delivery rate: bytes that the peer acknowledges, over the time that they took.
 
-A sample needs half a round trip and a few packets: a shorter one would be about the gaps between two acks.
+A sample takes half a round trip and a few packets: a shorter one would measure the gap between two acks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ SAMPLE_SEGMENTS = 4
 
 
 class DeliveryRate:
-    """The rate of one flow, as its acknowledgements tell it."""
+    """The delivery rate of one flow, from its acknowledgements."""
 
     __slots__ = ("_acked_bytes", "_acked_us", "_started_us", "bytes_per_second")
 
@@ -22,9 +22,9 @@ class DeliveryRate:
         self._acked_us = 0  # the last time
 
     def on_ack(self, now_us: int, acked_bytes: int, sent_us: int, smoothed_us: int, segment_bytes: int) -> float:
-        """So much arrived, the latest of it sent at ``sent_us``; gives a sample if one ends with it, else 0."""
+        """Take an ack whose newest packet left at ``sent_us``; returns a sample if one ends with it, else 0."""
         if sent_us > self._acked_us + smoothed_us:
-            # what was between them was silence, not slowness
+            # the flow was idle in between, not slow
             self._started_us = sent_us
             self._acked_bytes = 0
         self._acked_us = now_us

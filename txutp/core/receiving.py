@@ -1,18 +1,18 @@
 """The receiving half of a connection: segments become stream bytes in order, early ones wait within a byte limit.
 
-The connection calls it.  Three steps: ``insert`` takes segments, ``ready`` collects what is in order, ``take`` gives
-it to the application.  What is in neither is not acknowledged, so the peer keeps it.
+The connection calls it.  Three steps: ``insert`` takes segments, ``ready`` collects those in order, ``take`` returns
+their bytes for the application.  A segment that is not held here is not acknowledged, so the peer keeps it.
 
 Two promises
     *The segment that is next in order is accepted as soon as the application has taken everything before it*, whatever
-    waits behind the gap, and however small the buffer has become.  So what was lost is accepted when it comes again,
-    and two sides that are alive always move on.  For its sake the buffer may hold one segment more than
-    ``capacity_bytes``.
+    waits behind the gap, and however small the buffer has become.  So a lost segment is accepted when it is
+    retransmitted, and two sides that are alive always move on.  For this promise the buffer may hold one segment more
+    than ``capacity_bytes``.
 
-    *What was accepted is never dropped.*  Early segments are acknowledged selectively, and libutp forgets such a
-    segment at once: nobody could send it again.
+    *An accepted segment is never dropped.*  Early segments are acknowledged selectively, and libutp forgets such a
+    segment at once: it could not retransmit it.
 
-What all buffers of a UDP port hold together is limited as well, see ``memory.py``.
+All buffers of a UDP port together have a limit as well, see ``memory.py``.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from txutp.core.memory import LEAST_WINDOW_BYTES, OBJECT_BYTES, ReceiveMemory
 
 IN_ORDER, EARLY, DUPLICATE, REFUSED = range(4)
 
-# Nothing waits behind a gap: one dictionary for all whose packets come in order.
+# The shared empty dictionary of all buffers without early segments.
 NONE_EARLY: dict[int, bytes] = {}
 
-# Nothing waits for the application: a list of its own would take 56 bytes of each idle connection.
+# The shared empty list of buffers without bytes to deliver: a list of its own takes 56 bytes of each idle connection.
 NONE_READY: Any = ()
 
-# So many pieces that are short on the average become one, or a peer that sends single bytes would let each of them take
-# fifty bytes of memory.
+# Number of pieces above which they are joined, and their mean length in bytes up to which they are.  A piece of one
+# byte takes fifty bytes of memory.
 MANY_PIECES = 1_024
 SHORT_BYTES = 128
 
-# A selective ack cannot say more (libutp keeps 1023 packets and sends no further ahead).
+# Reach of a selective ack in segments (libutp keeps 1023 packets and sends no further ahead).
 EARLY_MAXIMUM_AHEAD = 2_016
 
 
@@ -58,18 +58,18 @@ class ReceiveBuffer:
     def __init__(self, capacity_bytes: int, memory: ReceiveMemory) -> None:
         self.capacity_bytes: int = capacity_bytes
         self.memory: ReceiveMemory = memory  # of the whole UDP port
-        self._charged_bytes = 0  # what the port knows of
+        self._charged_bytes = 0  # of `held_bytes`, the part that is charged to the port
         self.next_sequence: int = 0  # the one that comes next in order, unwrapped
         self.ready: list[bytes] = NONE_READY  # in order, not taken yet
         self.ready_bytes: int = 0
-        self._gathered = 0  # so many pieces at the beginning stay as they are
+        self._gathered = 0  # pieces at the beginning that were joined, or are long enough
         self.early: dict[int, bytes] = NONE_EARLY  # sequence -> payload, behind a gap
         self.early_bytes: int = 0
         self._early_mask = 0  # the same as bits, see selective_ack_mask
 
     @property
     def window_bytes(self) -> int:
-        """How much more the peer may send."""
+        """Bytes that the peer may send beyond those that have arrived."""
         capacity_bytes = self.capacity_bytes
         share_bytes = self.memory.share_bytes
         if share_bytes >= capacity_bytes:
@@ -81,23 +81,23 @@ class ReceiveBuffer:
 
     @property
     def limit_bytes(self) -> int:
-        """The largest window that the peer can have now, when nothing waits."""
+        """The largest window that the peer can have now, with an empty buffer."""
         return min(self.capacity_bytes, max(self.memory.share_bytes, LEAST_WINDOW_BYTES))
 
     @property
     def held_bytes(self) -> int:
-        """What is held, with the objects that hold it."""
+        """Bytes of memory in use: the payload, and the objects that hold it."""
         return self.ready_bytes + self.early_bytes + OBJECT_BYTES * (len(self.ready) + len(self.early))
 
     def charge(self) -> None:
-        """Let the port know what is held now."""
+        """Tell the port's memory how much is held now."""
         held_bytes = self.held_bytes
         if held_bytes != self._charged_bytes:
             self.memory.charge(held_bytes - self._charged_bytes)
             self._charged_bytes = held_bytes
 
     def insert(self, sequence: int, payload: bytes) -> int:
-        """One segment: ``IN_ORDER``, ``EARLY``, ``DUPLICATE`` or ``REFUSED``; only the first two are kept."""
+        """Take one segment; returns ``IN_ORDER`` or ``EARLY`` if it is kept, else ``DUPLICATE`` or ``REFUSED``."""
         size = len(payload)
         if sequence < self.next_sequence or sequence in self.early:
             return DUPLICATE
@@ -124,10 +124,10 @@ class ReceiveBuffer:
         held_bytes = self.ready_bytes + self.early_bytes + size
         memory_bytes = self.held_bytes + size + OBJECT_BYTES
         if sequence == self.next_sequence:
-            # an application that does not read holds the peer up, what waits behind this segment does not
+            # unread bytes hold the peer up, early segments behind this one do not
             is_full = held_bytes > self.capacity_bytes or memory_bytes > self.memory.share_bytes
             return is_full and self.ready_bytes > 0 and size > 0
-        # The one that is missing will come above the limit if it has to, but most often it fits like this.
+        # The missing segment is accepted above the limit if need be; this leaves room for it, so it seldom has to be.
         return (
             sequence - self.next_sequence > EARLY_MAXIMUM_AHEAD
             or held_bytes + size > self.capacity_bytes
@@ -135,7 +135,10 @@ class ReceiveBuffer:
         )
 
     def insert_run(self, payloads: Sequence[bytes], total_bytes: int) -> bool:
-        """Segments from ``next_sequence`` on, none empty: taken at once, or not at all (then insert one by one)."""
+        """Take segments from ``next_sequence`` on, none of them empty; returns whether all were taken.
+
+        Otherwise none was, and the caller inserts them one by one.
+        """
         held_bytes = self.ready_bytes + total_bytes
         if self.early or held_bytes > self.capacity_bytes:
             return False
@@ -157,7 +160,7 @@ class ReceiveBuffer:
         return self._early_mask
 
     def take(self, limit_bytes: int) -> bytes:
-        """The next stream bytes, joined: about ``limit_bytes`` at most, at least one segment if there is any."""
+        """Returns the next stream bytes, joined: about ``limit_bytes`` at most, but one whole segment at least."""
         ready = self.ready
         if self.ready_bytes <= limit_bytes:
             data = ready[0] if len(ready) == 1 else b"".join(ready)
@@ -181,16 +184,16 @@ class ReceiveBuffer:
         return data
 
     def discard(self) -> None:
-        """Forget what waits for the application."""
+        """Forget the bytes that the application has not taken."""
         self.ready = NONE_READY
         self.ready_bytes = self._gathered = 0
         if self._charged_bytes:
             self.charge()
 
     def end(self) -> None:
-        """Nothing will come any more: forget what waits behind a gap, and charge for nothing.
+        """The connection has ended: forget the early segments, and take the charge back.
 
-        What is in order stays; whoever keeps it for a reader calls ``charge``.
+        The bytes in order stay.  A caller that keeps them for a reader calls ``charge``.
         """
         self.early = NONE_EARLY
         self.early_bytes = self._early_mask = 0
@@ -198,7 +201,7 @@ class ReceiveBuffer:
         self._charged_bytes = 0
 
     def forget_behind(self, eof_sequence: int) -> None:
-        """The stream ends at this number: what claims to come behind it is not of this stream."""
+        """Forget early segments behind the end of the stream: they do not belong to it."""
         for sequence in [sequence for sequence in self.early if sequence > eof_sequence]:
             self.early_bytes -= len(self.early.pop(sequence))
         self._early_mask &= (1 << max(eof_sequence - self.next_sequence, 0)) - 1
@@ -216,7 +219,7 @@ class ReceiveBuffer:
         self.next_sequence += 1
 
     def _close_gap(self) -> None:
-        """What waited behind the segment that just came is in order now."""
+        """Move the early segments that follow the segment that has just come."""
         early = self.early
         mask = self._early_mask
         while mask & 1:
@@ -229,7 +232,7 @@ class ReceiveBuffer:
             self.early = NONE_EARLY
 
     def _gather(self) -> None:
-        """Join the newest pieces if they are short, each byte once."""
+        """Join the newest pieces if they are short; each byte is copied once."""
         pieces = self.ready[self._gathered :]
         if sum(map(len, pieces)) <= len(pieces) * SHORT_BYTES:
             self.ready[self._gathered :] = [b"".join(pieces)]

@@ -1,18 +1,18 @@
-"""Memory of connections that rest: numbers that are equal become one object.
+"""Memory of idle connections: equal numbers become one object.
 
-A Python integer of more than 256 takes 32 bytes, and a connection has forty of them.  While it rests most are equal to
-others: sequence numbers around the one that comes next, windows that are those of all connections, timers that have the
-same end.  The multiplexer calls this when a timer of a connection rings that has nothing on its way.
+A Python integer above 256 takes 32 bytes, and a connection has forty of them.  While it is idle, most are equal to
+others: sequence numbers are close to the next one, windows are the same in all connections, timers end together.  The
+multiplexer calls this when a timer of a connection rings that has nothing in flight.
 """
 
 from __future__ import annotations
 
 from txutp.core.connection import Connection
 
-# Numbers that are the same for most connections of a port.
+# Attributes of ``Flow`` with the same value in most connections of a port.
 COMMON = ("segment_bytes", "peer_window_bytes", "_burst_segments")
 
-# Numbers of ``Flow`` that are often equal to others of the same connection.
+# Attributes of ``Flow`` and of ``Connection`` whose values are often equal to others of the same connection.
 OF_SENDING = (
     "next_sequence",
     "first_unacked",
@@ -39,17 +39,17 @@ OF_CONNECTION = (
     "scheduled_us",
 )
 
-# Different numbers that are kept for all connections of a port.
+# Maximum number of values that are shared by all connections of a port.
 MAXIMUM_COMMON = 1_000
 
 
 def share_numbers(connection: Connection, common: dict[int, int]) -> None:
-    """Let equal numbers of a connection, which has nothing on its way, be one object.
+    """Make equal numbers of a connection one object; the connection has nothing in flight.
 
-    Those in ``common`` are one for the whole port.
+    Numbers in ``common`` are shared by the whole port.
     """
     sending = connection.sending
-    # Marks of the past: all that was sent has arrived, and what comes lies behind each of them.
+    # These mark places in the past: all that was sent has arrived, and later segments lie behind each of them.
     sending._limited_sequence = sending._recovery_sequence = sending.nameless_sequence = sending.first_unacked - 1
     for name in COMMON:
         number = getattr(sending, name)

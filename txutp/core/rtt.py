@@ -1,4 +1,4 @@
-"""How long a round trip takes, and how long to wait for one (RFC 6298)."""
+"""Round-trip times, and the timeouts that follow from them (RFC 6298)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from txutp.core.delay import DelayHistory
 
 INITIAL_TIMEOUT_US = 1_000_000  # RFC 6298 2.1
 
-# A tail probe waits two round trips and a little more, because a busy peer acknowledges late (RFC 8985 7.2).
+# The wait of a tail probe beyond two round trips, because a busy peer acknowledges late (RFC 8985 7.2).
 PROBE_MARGIN_US = 2_000
 MAXIMUM_PROBE_DOUBLINGS = 10
 
@@ -25,11 +25,11 @@ class RoundTrip:
 
     @property
     def base_us(self) -> int:
-        """The round trip of a full-size packet on the empty path; unlike the minimum it forgets after minutes."""
+        """The round trip of a full-size packet on the empty path, of the last minutes."""
         return self.minimum_us if self._full_size is None else self._full_size.base_us
 
     def on_sample(self, sample_us: int) -> None:
-        """A round trip of a packet that was sent once (Karn's rule is the caller's)."""
+        """Take the round trip of a packet that was sent once (the caller applies Karn's rule)."""
         if sample_us < 1:
             sample_us = 1
         smoothed_us = self.smoothed_us
@@ -46,7 +46,7 @@ class RoundTrip:
             self.minimum_us = sample_us
 
     def on_full_size(self, sample_us: int, now_us: int) -> int:
-        """A round trip of a full-size packet; gives how much of it was spent in queues."""
+        """Take the round trip of a full-size packet; returns the part of it that was spent in queues."""
         if self._full_size is None:
             self._full_size = DelayHistory()
         return self._full_size.on_sample(max(sample_us, 1), now_us)
@@ -57,14 +57,14 @@ class RoundTrip:
         return min(max(base_us, floor_us) << backoff, ceiling_us)
 
     def probe_timeout_us(self) -> int:
-        """How long to wait before the tail of what is in flight is probed (RFC 8985 7.2).
+        """Returns how long to wait before the tail of the flight is probed (RFC 8985 7.2).
 
-        It doubles with each probe until a round trip is measured again (Karn's rule for timeouts, RFC 6298 5): a path
-        that has become slower would see a probe of every packet, and none of them would be a sample.
+        The wait doubles with each probe until a round trip is measured again (Karn's rule for timeouts, RFC 6298 5).
+        Otherwise each packet would be probed on a path that has become slower, and none would be a sample.
         """
         wait_us = 2 * self.smoothed_us + max(self.variation_us, PROBE_MARGIN_US)
         return wait_us << min(self.unmeasured_probes, MAXIMUM_PROBE_DOUBLINGS)
 
     def reordering_window_us(self, quarters: int = 1) -> int:
-        """By how much a later packet may overtake an earlier one before that one is lost (RFC 8985 6.2)."""
+        """Returns by how much a later packet may overtake an earlier one that does not count as lost (RFC 8985 6.2)."""
         return max(min(quarters * self.minimum_us // 4, self.smoothed_us), 1_000)

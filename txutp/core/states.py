@@ -11,7 +11,7 @@ MOVES: dict[int, tuple[int, ...]] = {
     CLOSED: (),
 }
 
-# Why a connection is CLOSED.
+# The reasons for which a connection is CLOSED.
 DONE, ABORTED, RESET, REFUSED_BY_PEER, TIMED_OUT, CONNECT_TIMED_OUT, UNREACHABLE, PORT_CLOSED, FAILED = range(9)
 REASON_NAMES = (
     "DONE",

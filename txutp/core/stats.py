@@ -1,4 +1,4 @@
-"""Numbers to look at: the counters of a UDP port, and how one connection is doing."""
+"""Statistics: the counters of a UDP port, and the state of a port and of a connection at one moment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class PortCounters:
-    """Whole numbers since the port was opened; each counts datagrams unless its name says otherwise."""
+    """Counters since the port was opened; each counts datagrams unless its name says otherwise."""
 
     __slots__ = (
         "bytes_received",
@@ -33,20 +33,20 @@ class PortCounters:
         self.bytes_received: int
         self.datagrams_sent: int
         self.send_calls: int  # system calls, so datagrams_sent / send_calls is the batch size
-        self.sends_refused: int  # by our own full socket; sent later, not lost
-        self.sends_failed: int  # network unreachable and the like
-        self.receive_overflows: int  # dropped by our own kernel, because they were not read in time
-        self.foreign: int  # not uTP: handed to the other protocol on the port
+        self.sends_refused: int  # by a full socket; sent later, not lost
+        self.sends_failed: int  # network unreachable, for instance
+        self.receive_overflows: int  # dropped by the kernel of this host, because they were not read in time
+        self.foreign: int  # not uTP: passed to the other protocol on the port
         self.dropped_malformed: int  # an extension chain that runs past its datagram
-        self.dropped_unknown: int  # for no connection of ours
-        self.syns_refused: int  # nobody listens, or a limit was reached
-        self.cookies_sent: int  # SYNs that were answered and not remembered
-        self.half_open_evicted: int  # unconfirmed connections that made room for newer ones
+        self.dropped_unknown: int  # of unknown connections
+        self.syns_refused: int  # the port does not listen, or a limit was reached
+        self.cookies_sent: int  # SYNs that were answered without state
+        self.half_open_evicted: int  # half-open connections that made room for newer ones
         self.resets_sent: int
         self.segments_refused: int  # not acknowledged, because the receive memory of the port is short
 
     def snapshot(self) -> dict[str, int]:
-        """All counters by name."""
+        """Returns all counters by name."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -79,50 +79,50 @@ class StreamTotals:
 
 @dataclass(frozen=True, slots=True)
 class PortStats:
-    """How a listening port was doing when it was asked.  What is counted is counted since its UDP port was opened."""
+    """The state of a listening port at one moment.  Counters begin when its UDP port is opened."""
 
     connections: int
-    """Connections on the UDP port, those of clients that leave from there included."""
+    """Connections on the UDP port, with those of clients that share it."""
     half_open: int
     """Incoming connections among them whose source is not proven yet."""
 
     datagrams_received: int
-    """Datagrams of every kind that came."""
+    """Datagrams received, of every kind."""
     bytes_received: int
     """Bytes of the datagrams that were received."""
     datagrams_sent: int
-    """Datagrams that left."""
+    """Datagrams sent."""
     send_calls: int
     """System calls for sending, so that ``datagrams_sent / send_calls`` is the batch size."""
     sends_refused: int
-    """Times that the socket was full; what it did not take left later."""
+    """Times that the socket was full; the datagrams left later."""
     sends_failed: int
     """Times that the network could not be reached."""
     receive_overflows: int
-    """Datagrams that our own kernel dropped, because they were not read in time."""
+    """Datagrams that the kernel of this host dropped because they were not read in time."""
     foreign: int
     """Datagrams that were not uTP; the other protocol on the port got them, if there is one."""
     dropped_malformed: int
     """Datagrams with an extension that runs past their end."""
     dropped_unknown: int
-    """Packets for connections that we do not have."""
+    """Packets of unknown connections."""
     syns_refused: int
-    """Attempts to connect that found nobody listening, or a limit reached."""
+    """SYNs that were refused, because the port does not listen or a limit is reached."""
     cookies_sent: int
-    """SYNs that were answered without being remembered, because too many others had not proved their source."""
+    """SYNs that were answered with a cookie, without state, because too many connections were half-open."""
     half_open_evicted: int
-    """Connections that did not prove their source and had to make room for newer ones."""
+    """Half-open connections that were evicted for newer ones."""
     resets_sent: int
-    """Answers to packets for connections that we do not have."""
+    """RESETs that answered packets of unknown connections."""
     segments_refused: int
     """Segments that were not accepted while the port's receive memory was short; their senders repeat them."""
 
     held_bytes: int
-    """What the port holds of received data, of ``Settings.receive_memory_bytes``: what paused readers have not taken,
-    and what waits behind gaps, with 100 bytes for each segment."""
+    """Received data that the port holds, limited by ``Settings.receive_memory_bytes``: bytes that paused readers have
+    not taken, and segments behind gaps, with 100 bytes more for each segment."""
 
     asked_buffer_bytes: int | None
-    """Kernel memory for datagrams that we asked for, each way; None if the port has no buffers of its own."""
+    """Kernel memory for datagrams that txutp asked for, each way; None if the port has no buffers of its own."""
     granted_receive_bytes: int | None
     """Kernel memory granted for datagrams that arrive; None if that is not known."""
     granted_send_bytes: int | None
@@ -131,15 +131,15 @@ class PortStats:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStats:
-    """How a connection was doing when it was asked; names and meanings are those of ``ss -ti`` where it has them.
+    """The state of a connection at one moment; names and meanings are those of ``ss -ti`` where it has them.
 
     Times are milliseconds, 0 before there was a sample.
     """
 
     state: str
-    """The name of one of the states in ``connection.py``."""
+    """The name of the state: SYN_SENT, SYN_RECEIVED, CONNECTED or CLOSED."""
     close_reason: str | None
-    """Why it is CLOSED, by the name in ``connection.py``; None before."""
+    """The name of the reason for which it is CLOSED, such as DONE, RESET or TIMED_OUT; None before."""
 
     rtt: float
     """Round-trip time, smoothed (RFC 6298)."""
@@ -148,66 +148,66 @@ class ConnectionStats:
     minrtt: float
     """The shortest round trip."""
     rto: float
-    """The retransmission timeout as it stands, back-off included."""
+    """The current retransmission timeout, with back-off."""
 
     queue_delay: float
-    """How long our packets waited in queues on their way to the peer: the last sample."""
+    """Time that our packets waited in queues on their way to the peer: the last sample."""
     base_delay: float
-    """What an empty path takes on that way, by the difference of both clocks: alone it says something only if they
-    agree.  It may be negative."""
+    """Delay of the empty path to the peer, plus the difference of both clocks: it has a meaning of its own only if the
+    clocks agree, and may be negative."""
     target: float
-    """The queue delay that the congestion controller aims at; 0 while so little was sent that there is none."""
+    """The queue delay that the congestion controller aims at; 0 while too little was sent for a controller."""
 
     cwnd: int
-    """Bytes that the congestion controller lets be in flight."""
+    """Bytes that the congestion controller allows in flight."""
     mss: int
     """Payload bytes in a full packet."""
     pmtu: int
-    """Bytes in a full packet with the headers of uTP, UDP and IP: what the path is known, or assumed, to carry."""
+    """Bytes in a full packet with the headers of uTP, UDP and IP, which the path is known, or assumed, to carry."""
     pacing_rate: float
     """Bytes per second at which packets leave; 0 if the controller does not pace."""
     delivery_rate: float
-    """Bytes per second at which the peer got our data lately: those that it acknowledged in half a round trip or more,
-    by the last such measurement.  0 before there was one, as long as no more than a few packets were sent."""
+    """Bytes per second that reached the peer, by the last sample, which takes half a round trip or more.  0 before the
+    first sample: while no more than a few packets were sent."""
     send_window: int
     """Bytes that the peer has room for."""
     receive_window: int
-    """Bytes that the peer may have in flight: what we have room for, or less if the peer shall yield."""
+    """Bytes that the peer may have in flight: the room in the buffer, or less if the peer shall yield."""
     unsent: int
-    """Bytes that were written and have not left yet."""
+    """Bytes that were written and not sent yet."""
     unacked: int
-    """Packets that left and are not acknowledged, those behind a gap included."""
+    """Packets sent and not acknowledged, with those behind a gap."""
     in_flight: int
-    """Payload bytes that left and are neither acknowledged nor taken for lost."""
+    """Payload bytes sent that are neither acknowledged nor considered lost."""
     lost: int
-    """Packets in flight that are considered lost and wait to be sent again."""
+    """Packets in flight that are considered lost and wait to be retransmitted."""
 
     receive_queue_delay: float
-    """How long the peer's packets waited in queues on their way to us, by the last measurement; 0 before the first one.
-    Where ``Settings.receive_target_delay_us`` is None it is measured only while there is a congestion controller."""
+    """Time that the peer's packets waited in queues on their way to us: the last measurement, 0 before the first one.
+    If ``Settings.receive_target_delay_us`` is None it is measured only while there is a congestion controller."""
     receive_target: float
-    """Time that those packets may wait; 0 where that is left to the peer, and while too little arrives to measure."""
+    """Time that the peer's packets may wait; 0 if that is left to the peer, and while too little arrives to measure."""
     receive_rate: float
     """Bytes per second that arrived in the last interval that was measured."""
 
     lastsnd: float
-    """How long ago we sent a packet of any type."""
+    """Time since the last packet was sent, of any type."""
     lastrcv: float
-    """How long ago a packet arrived.  Every packet of uTP has an acknowledgement, so this is ``lastack`` too."""
+    """Time since the last packet arrived.  Every packet of uTP has an acknowledgement, so this is ``lastack`` too."""
 
     bytes_sent: int
-    """Payload bytes that left, retransmissions included."""
+    """Payload bytes sent, with retransmissions."""
     bytes_retrans: int
     """Payload bytes of retransmissions."""
     bytes_acked: int
     """Payload bytes that the peer acknowledged."""
     bytes_received: int
-    """Payload bytes that came and were new."""
+    """Payload bytes received, without duplicates."""
     segs_out: int
     """Packets sent, of every type."""
     segs_in: int
     """Packets received, of every type."""
     segs_retrans: int
-    """Packets sent again."""
+    """Packets retransmitted."""
     timeouts: int
     """Retransmission timeouts."""

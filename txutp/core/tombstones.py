@@ -1,6 +1,6 @@
-"""What is left of connections that ended well, to answer their late packets.
+"""Tombstones: the state of closed connections that answers their late packets.
 
-The multiplexer calls it: ``put`` when a connection goes, ``get`` when a packet comes that is for none.
+The multiplexer calls ``put`` when a connection ends well, and ``get`` when a packet belongs to no connection.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import NamedTuple
 
 from txutp.core.batch import Address
 
-# What finds a connection: where its packets come from, and the id in them.
+# The key of a connection: the address that its packets come from, and the id in them.
 Key = tuple[Address, int]
 
 MAXIMUM_TOMBSTONES = 10_000
 
-# Thousands may rest here, so they are small.
+# A packed tombstone: there may be thousands.
 PACKED = struct.Struct("=qHHHI")
 
 
 class Tombstone(NamedTuple):
-    """What has to be known to answer."""
+    """The numbers that an answer needs."""
 
     expires_us: int
     ack: int
-    """Of all that it received."""
+    """Number of the last packet that the connection received."""
     send_id: int
     next_sequence: int
     """The number behind its FIN."""
@@ -33,23 +33,23 @@ class Tombstone(NamedTuple):
 
 
 class Tombstones:
-    """Of one UDP port, the oldest first."""
+    """The tombstones of one UDP port, the oldest first."""
 
     def __init__(self) -> None:
-        # the first one is deleted again and again, which is slow in a plain dict
+        # the first entry is deleted often, which is slow in a plain dict
         self._packed: OrderedDict[Key, bytes] = OrderedDict()
 
     def __contains__(self, key: Key) -> bool:
         return key in self._packed
 
     def get(self, key: Key, now_us: int) -> Tombstone | None:
-        """The one of a connection, if it has one still."""
+        """Returns the tombstone of a connection; None if there is none, or it has expired."""
         packed = self._packed.get(key)
         tombstone = None if packed is None else Tombstone._make(PACKED.unpack(packed))
         return None if tombstone is None or now_us >= tombstone.expires_us else tombstone
 
     def put(self, key: Key, tombstone: Tombstone, now_us: int) -> None:
-        """A connection goes; what is too old, or too much, goes with it."""
+        """Add a tombstone, and remove those that have expired or are too many."""
         packed = self._packed
         while packed:
             oldest = next(iter(packed))
@@ -60,9 +60,9 @@ class Tombstones:
         packed[key] = PACKED.pack(*tombstone)
 
     def update(self, key: Key, tombstone: Tombstone) -> None:
-        """It has heard more."""
+        """Replace a tombstone, because a late packet has changed it."""
         self._packed[key] = PACKED.pack(*tombstone)
 
     def discard(self, key: Key) -> None:
-        """Somebody uses the same ids again."""
+        """Remove a tombstone: a new connection has the same ids."""
         self._packed.pop(key, None)

@@ -1,10 +1,10 @@
-"""Events of one connection for a qlog trace: what left, what came, what was lost, and what the flow says of itself.
+"""Events of one connection for a qlog trace: packets sent, received and lost, and the metrics of the flow.
 
-``txutp/qlog`` calls it with each datagram as it is on the wire, and writes what it returns: pairs of a name and data,
-without a time.  Nothing in the core knows of it, so a connection that is not traced does not pay for it.
+``txutp/qlog`` calls it with each datagram as it is on the wire, and writes the events that it returns: pairs of a name
+and data, without a time.  No other module of the core uses it, so a connection without a trace pays nothing for it.
 
 The names and fields are those of qlog 0.3 (draft-ietf-quic-qlog-main-schema-02, draft-ietf-quic-qlog-quic-events-01)
-where it has them, for that is what qvis reads.  What is uTP's alone is in the namespace ``utp``, which
+where it has them, because qvis reads these.  Events and fields of uTP alone are in the namespace ``utp``, which
 ``docs/howto/traces.md`` describes.
 """
 
@@ -26,7 +26,7 @@ Event = tuple[str, dict[str, Any]]
 # the one type that readers of qlog expect to carry data.
 PACKET_TYPE = "1RTT"
 
-# From the name in a ``recovery:metrics_updated`` event to that of ``ConnectionStats``, and a factor.
+# Names in a ``recovery:metrics_updated`` event, names in ``ConnectionStats``, and the factors between them.
 RECOVERY_METRICS = (
     ("min_rtt", "minrtt", 1),
     ("smoothed_rtt", "rtt", 1),
@@ -37,7 +37,7 @@ RECOVERY_METRICS = (
     ("pacing_rate", "pacing_rate", 8),
 )
 
-# The same for ``utp:metrics_updated``.
+# Names in a ``utp:metrics_updated`` event, names in ``ConnectionStats``, and the factors between them.
 UTP_METRICS = (
     ("queue_delay", "queue_delay", 1),
     ("receive_queue_delay", "receive_queue_delay", 1),
@@ -57,7 +57,7 @@ UTP_METRICS = (
 
 
 def ranges_of(numbers: list[int]) -> list[list[int]]:
-    """Returns ascending numbers as pairs of a first and a last one."""
+    """Returns ascending numbers as ranges, each with its first and last number."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and ranges[-1][1] == number - 1:
@@ -68,19 +68,19 @@ def ranges_of(numbers: list[int]) -> list[list[int]]:
 
 
 class ConnectionTrace:
-    """What is known of a connection that is traced."""
+    """The trace of one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._state = connection.state
         self._lost: set[int] = set()
-        self._highest_sent = -1  # sequence number, of a packet that takes one
+        self._highest_sent = -1  # sequence number of a DATA, FIN or SYN
         self._acked = -1  # the highest cumulative ack of the peer
         self._reverse_acked = -1  # ours
         self._told: dict[str, Any] = {}  # metrics
 
     def begin(self, bound: tuple[str, int]) -> Iterator[Event]:
-        """The connection has come into being, or the trace begins in the middle of it; ``bound`` is our UDP port's."""
+        """The connection, or its trace, begins; ``bound`` is the address of our UDP port."""
         connection = self.connection
         host, port = connection.address[:2]
         data = {
@@ -118,7 +118,7 @@ class ConnectionTrace:
         yield "transport:packet_sent", data
 
     def not_sent(self, count: int, reason: str) -> Iterator[Event]:
-        """The system refused to send datagrams; that counts as a loss."""
+        """The system failed to send datagrams, which counts as a loss."""
         yield "utp:send_failed", {"packets": count, "reason": reason}
 
     def received(self, datagram: bytes) -> Iterator[Event]:
@@ -135,7 +135,7 @@ class ConnectionTrace:
         yield "transport:packet_received", data
 
     def changed(self, now_us: int, by_timeout: bool = False) -> Iterator[Event]:
-        """What has changed since the last call: losses, the state, metrics."""
+        """Yields the changes since the last call: losses, the state, metrics."""
         connection = self.connection
         sending = connection.sending
         if sending.lost_segments or self._lost:
@@ -169,7 +169,7 @@ class ConnectionTrace:
                 yield name, news
 
     def end(self, now_us: int) -> Iterator[Event]:
-        """The connection has ended, or gives way to another one, of which it is told later."""
+        """The connection has ended, or was evicted and will hear of that later."""
         yield from self.changed(now_us)
         connection = self.connection
         is_closed = connection.state == CLOSED
@@ -177,9 +177,9 @@ class ConnectionTrace:
         yield "connectivity:connection_closed", {"reason": reason}
 
     def _packet(self, packet: Packet, datagram: bytes, sequence: int) -> dict[str, Any]:
-        """The data of a packet event, without its acks."""
+        """Returns the data of a packet event, without its acks."""
         payload_bytes = len(packet.data)
-        # A STATE and a RESET carry the number of a packet that is not sent yet, and nothing acknowledges them.
+        # A STATE and a RESET have the number of a packet that is not sent yet, and are not acknowledged.
         numbered = packet.type in (ST_DATA, ST_FIN, ST_SYN)
         header = {"packet_type": PACKET_TYPE, "packet_number": sequence} if numbered else {"packet_type": PACKET_TYPE}
         frames: list[dict[str, Any]] = []
@@ -202,7 +202,7 @@ class ConnectionTrace:
         }
 
     def _ack_frame(self, packet: Packet, ack: int, before: int) -> dict[str, Any]:
-        """An ack as QUIC has it, with the ranges that are news: what the acks before it said is left out."""
+        """Returns an ack in the form of QUIC, without the ranges of the acks before it."""
         first = min(before + 1, ack) if before >= 0 else ack
         mask = packet.selective_ack or 0
         selective = [ack + 2 + index for index in range(mask.bit_length()) if mask >> index & 1]

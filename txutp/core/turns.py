@@ -1,11 +1,12 @@
-"""The order in which the peers of a crowd send, where the common window leaves less than two segments to each.
+"""The order in which the peers of a crowd send, where the common window has less than two segments for each.
 
 A port may hold back two hundred peers on a link that carries fifty segments in a round trip.  Then most windows are
-closed.  As many segments as fit the window of all are *granted*, one to a peer; when one arrives, the next peer in the
-row hears of an open window.  So never more is on its way than the window says, without any clock.
+closed.  As many segments as fit into the window of all peers are *granted*, one to a peer; when a granted segment
+arrives, the next peer in the row hears of an open window.  So the bytes in flight never exceed the window, and no clock
+is needed.
 
-A grant that nobody uses is taken back after a while, or goes again where the ack that tells of it may have been lost:
-the connection repeats that.  The window of a peer that had nothing to send stays open by its one segment.
+A grant that is not used is taken back after a while.  A connection repeats the ack that opens a window, because the ack
+may have been lost.  The window of a peer that had nothing to send stays open by its one segment.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-PATIENCE_US = 100_000  # besides two round trips
+PATIENCE_US = 100_000  # time beyond two round trips until an unused grant is taken back
 
 
 class Waiting(Protocol):
@@ -26,7 +27,7 @@ class Waiting(Protocol):
     is_in_row: bool
 
     open_window: Callable[[], None]
-    """Lets the peer know of a grant."""
+    """Tells the peer of a grant."""
 
 
 class Turns:
@@ -42,7 +43,7 @@ class Turns:
             self._outstanding_bytes += member.granted_bytes
 
     def on_arrival(self, member: Waiting, arrived_bytes: int) -> None:
-        """What was granted to a member has come; it waits for its next turn."""
+        """Bytes of a member have arrived: they use up its grant, and it waits for its next turn."""
         used_bytes = min(float(arrived_bytes), member.granted_bytes)
         member.granted_bytes -= used_bytes
         self._outstanding_bytes -= used_bytes
@@ -62,7 +63,7 @@ class Turns:
             member.open_window()
 
     def take_back(self, members: Iterable[Waiting], round_trip_us: int, now_us: int) -> None:
-        """Count grants anew, without those that were not used in time."""
+        """Take back grants that were not used in time, and sum up the others."""
         outstanding_bytes = 0.0
         for member in members:
             if member.granted_bytes and now_us - member.granted_us > 2 * round_trip_us + PATIENCE_US:
