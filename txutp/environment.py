@@ -1,7 +1,7 @@
-"""Where time and randomness come from.
+"""The sources of time and randomness.
 
-A reactor schedules, but its clock may step (``time.time``), and delays are measured in microseconds.  So txutp asks
-the operating system, unless the reactor offers something better: the simulated one of ``txutp.testing`` does.
+A reactor schedules calls, but its clock may step (``time.time``), and delays are measured in microseconds.  So txutp
+asks the operating system, unless the reactor is a source itself, as the simulated one of ``txutp.testing`` is.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ class IEnvironment(Interface):
     """A source of time and randomness; a reactor may provide it."""
 
     def monotonic_us() -> int:
-        """Microseconds of a clock that never steps."""
+        """Returns the microseconds of a clock that never steps."""
 
     def random_bytes(count: int) -> bytes:
-        """``count`` bytes that nobody can guess."""
+        """Returns ``count`` unpredictable bytes."""
 
 
-# Seconds between readings above which a clock is coarse; `time.monotonic` on Windows before Python 3.13 has 15.6 ms.
+# Resolution in seconds above which a clock is coarse; `time.monotonic` on Windows before Python 3.13 has 15.6 ms.
 COARSE_SECONDS = 0.000_1
 
 
 def finest_clock_ns() -> Callable[[], int]:
-    """The monotonic clock of this platform with the smallest ticks."""
+    """Returns the monotonic clock of this platform with the smallest ticks."""
     return perf_counter_ns if get_clock_info("monotonic").resolution > COARSE_SECONDS else monotonic_ns
 
 
@@ -50,7 +50,7 @@ OPERATING_SYSTEM = OperatingSystem()
 
 
 def environment_of(reactor: object) -> IEnvironment:
-    """What this reactor offers, else the operating system."""
+    """Returns the reactor if it is a source itself, else the operating system."""
     if IEnvironment.providedBy(reactor):
         return reactor
     return OPERATING_SYSTEM

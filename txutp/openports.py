@@ -1,7 +1,7 @@
 """The UDP ports with uTP that each reactor has open, for traces and for monitoring.
 
-``UTPProtocol`` says here that its port has been opened, and that it has closed; a connection or a packet costs nothing
-more.  A watcher is called with each port that is open, and with each one that is opened later.
+``UTPProtocol`` reports when its port opens and closes; connections and packets cost nothing more.  A watcher is called
+with each port that is open, and with each one that is opened later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Watcher = Callable[[Any], None]
 
 
 class OpenPorts:
-    """Those of one reactor, in the order in which they were opened."""
+    """The open ports of one reactor, in the order in which they were opened."""
 
     def __init__(self) -> None:
         self._open: dict[Any, None] = {}
@@ -25,33 +25,33 @@ class OpenPorts:
         return iter(list(self._open))
 
     def opened(self, utp: Any) -> None:
-        """A UDP port with uTP is open."""
+        """A UDP port with uTP has opened."""
         self._open[utp] = None
         for watcher in list(self._on_open):
             watcher(utp)
 
     def closed(self, utp: Any) -> None:
-        """It has closed, and all its connections have ended."""
+        """A port has closed, and all its connections have ended."""
         if utp in self._open:
             del self._open[utp]
             for watcher in list(self._on_close):
                 watcher(utp)
 
     def watch(self, on_open: Watcher, on_close: Watcher) -> None:
-        """Call ``on_open`` with each port, those that are open already included, and ``on_close`` with each end."""
+        """Call ``on_open`` with each port that is open or will open, and ``on_close`` with each port that closes."""
         self._on_open.append(on_open)
         self._on_close.append(on_close)
         for utp in self:
             on_open(utp)
 
     def unwatch(self, on_open: Watcher, on_close: Watcher) -> None:
-        """Call the two no more."""
+        """Stop the calls that ``watch`` began."""
         self._on_open.remove(on_open)
         self._on_close.remove(on_close)
 
 
 def open_ports_of(reactor: Any) -> OpenPorts:
-    """Returns those of a reactor, which keeps them itself: nothing here outlives it."""
+    """Returns the open ports of a reactor, which holds the object, so that it lives no longer than the reactor."""
     found = getattr(reactor, "_txutp_open_ports", None)
     if not isinstance(found, OpenPorts):
         found = reactor._txutp_open_ports = OpenPorts()

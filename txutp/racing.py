@@ -1,4 +1,4 @@
-"""uTP and TCP raced: a client that takes what answers first, and a server that listens on both.
+"""A race of uTP and TCP: a client that takes the transport that answers first, and a server that listens on both.
 
 utp+tcp:6881                                a server on the UDP port and the TCP port of one number
 utp+tcp:example.org:6881                    a client that tries uTP, and TCP as well a quarter of a second later
@@ -46,24 +46,24 @@ from txutp.port import listenUTP
 from txutp.sharing import is_ipv6
 from txutp.strings import TIMES_US, amount_of
 
-# Head starts that a peer gets which has answered uTP before: a slow path is no reason to open a TCP connection.
+# Number of head starts that a peer gets that has answered uTP before: a slow path is no reason for a TCP connection.
 HEAD_STARTS_OF_A_KNOWN_PEER = 4
 
 HEAD_START_UNITS_US = {name: TIMES_US[name] for name in ("ms", "s")}
 
-# How long a race is remembered.
+# Seconds for which the result of a race is remembered.
 MEMORY_SECONDS = 600
 
-# Peers that are remembered.
+# Maximum number of peers that are remembered.
 MEMORY_PEERS = 1_024
 
-# Free TCP ports that are tried until one is found whose number is free for UDP as well.
+# Maximum number of free TCP ports that are tried until one has a number that is free for UDP as well.
 FREE_PORTS = 20
 
-# What a uTP attempt ends with if the peer, or the path to it, is at fault; anything else says nothing about the peer.
+# Errors of a uTP attempt whose cause is the peer, or the path to it; other errors say nothing about the peer.
 NO_ANSWER = (error.TimeoutError, error.ConnectionRefusedError, error.NoRouteError)
 
-# Which of two errors says more: one that the peer or the network has sent, before one that only time has sent.
+# Errors that are reported before others: their cause is a message of the peer or the network, not a timeout.
 TELLING = (error.ConnectionRefusedError, error.NoRouteError, error.ConnectBindError, error.DNSLookupError)
 
 # A peer as the caller names it.
@@ -71,7 +71,7 @@ Peer = tuple[str, int | str]
 
 
 class RaceMemory:
-    """Which peers have answered uTP lately, and which have answered TCP alone."""
+    """Remembers which peers have answered uTP lately, and which have answered TCP only."""
 
     def __init__(self, seconds: float = MEMORY_SECONDS, maximum_peers: int = MEMORY_PEERS) -> None:
         """Each peer is remembered for ``seconds``; of more than ``maximum_peers`` the oldest are forgotten."""
@@ -83,7 +83,7 @@ class RaceMemory:
         return len(self._noted)
 
     def answers(self, peer: Peer, now_us: int) -> bool | None:
-        """Whether a peer answers uTP; None if nothing is known."""
+        """Whether a peer answers uTP; None if that is unknown."""
         if peer not in self._noted:
             return None
         answered, noted_us = self._noted[peer]
@@ -104,7 +104,7 @@ _memories: WeakKeyDictionary[Any, RaceMemory] = WeakKeyDictionary()
 
 
 def memory_of(reactor: Any) -> RaceMemory:
-    """The memory that the endpoints of a reactor share if they are given no other one."""
+    """Returns the memory that the endpoints of a reactor share by default."""
     memory = _memories.get(reactor)
     if memory is None:
         memory = _memories[reactor] = RaceMemory()

@@ -1,8 +1,8 @@
-"""Before a peer is judged by its silence, what it has said is read.
+"""Reads the socket before a timer gives up a silent peer.
 
 A reactor runs timers before it reads.  If this process was paused (a signal, a debugger, a virtual machine), or busy
-for long, all timers ring at once while much of what the peers said waits in the socket.  ``protocol.py`` asks here
-whether a timer that has rung may do its work, or has to let the reactor take another turn first.
+for long, all timers ring at once while many datagrams of the peers wait in the socket.  ``protocol.py`` asks
+``Silence`` whether a timer that has rung may do its work, or has to let the reactor take another turn first.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any
 
 from txutp.core.multiplexer import Multiplexer
 
-# So many turns at most; usually one is enough.  What the kernel keeps of unread datagrams is less than these read.
+# Maximum number of turns; usually one is enough.  They read more than the kernel can hold of unread datagrams.
 MAXIMUM_TURNS = 32
 
 
 class Silence:
-    """Whether the peers of one UDP port are silent, or have not been read."""
+    """Tells peers of one UDP port that are silent from peers whose datagrams were not read."""
 
     def __init__(self, multiplexer: Multiplexer) -> None:
         self._multiplexer = multiplexer
-        self._turns = 0  # in a row, in which the reactor could read before somebody is judged
-        self._read_before = 0  # datagrams, before the last of these turns
-        self._empty_before = 0  # how often there was nothing more to read, before the first one
+        self._turns = 0  # in a row, that the reactor got for reading
+        self._read_before = 0  # datagrams read before the last of these turns
+        self._empty_before = 0  # how often the socket was found empty before the first of them
 
     def must_be_read(self, port: Any, now_us: int, judges: bool) -> bool:
         """Whether a timer that has rung has to wait for the next turn of the reactor.
 
-        It waits only if it would judge a peer (``judges`` says that the caller itself does), and until there was
-        nothing more to read.
+        It waits only if it would judge a peer (``judges`` says that the caller itself does), until the socket was found
+        empty.
         """
         read = self._multiplexer.counters.datagrams_received
         empty = 0 if port is None else port.times_empty

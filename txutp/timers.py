@@ -63,12 +63,12 @@ class Timer:
         self._delayed_call: IDelayedCall | None = timers.reactor.callLater(seconds, self._ring)
 
     def active(self) -> bool:
-        """Whether it is still to be made."""
+        """Whether the call is still pending."""
         call = self._delayed_call
         return self in self._timers.pending if call is None else call.active()
 
     def cancel(self) -> None:
-        """Do not make it; raises what ``IDelayedCall.cancel`` raises if it was made, or cancelled."""
+        """Cancel the call; raises the exceptions of ``IDelayedCall.cancel`` if it was made, or cancelled."""
         call, pending = self._delayed_call, self._timers.pending
         if call is None and self not in pending:
             raise AlreadyCalled
@@ -77,12 +77,12 @@ class Timer:
             call.cancel()
 
     def correct(self, now_us: int) -> None:
-        """The reactor may make it too late: let it be made in time."""
+        """Reset the reactor's call if the reactor would make it too late."""
         call = self._delayed_call
         if call is None:
             return  # put off: its next turn has the right time
         if not call.active():
-            self._timers.pending.discard(self)  # cancelled behind our back, as trial does with what a test leaves
+            self._timers.pending.discard(self)  # the reactor's call was cancelled, as trial does at the end of a test
             return
         missing_seconds = max(self.due_us - now_us, 0) / SECOND_US
         reactor_seconds = call.getTime() - self._timers.reactor.seconds()
@@ -91,7 +91,7 @@ class Timer:
 
     def _ring(self) -> None:
         timers = self._timers
-        self._delayed_call = None  # it holds this timer, and nothing shall be left to the garbage collector
+        self._delayed_call = None  # it refers to this timer, and a cycle would need the garbage collector
         if self.due_us - timers.now_us() > TOLERANCE_US:
             timers.call_soon(self._wait_again)
             return
@@ -137,7 +137,7 @@ class SteadyTimers:
         self._ring_at(at_us, self._look)
 
     def _look(self) -> None:
-        """The alarm rings: correct what the reactor is late with, and wait for the next call."""
+        """The alarm rings: correct the calls that the reactor is late with, and set the alarm for the next one."""
         now_us = self.now_us()
         if now_us < self._alarm_us < NEVER_US:
             return  # an alarm that was replaced by an earlier one, which has rung before
@@ -151,14 +151,14 @@ class SteadyTimers:
 class AlarmThread:
     """Rings at one time of the monotonic clock, in the reactor's thread.
 
-    It waits with a time-out of a socket, which counts from now on every system; a wait for a lock or an event is
-    measured by the wall clock where the C library has nothing better (musl, macOS).
+    It waits with the time-out of a socket, which is relative on every system; a wait for a lock or an event follows the
+    wall clock where the C library offers no other one (musl, macOS).
     """
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         """``call_soon`` calls a function in a later turn of the reactor, from any thread."""
         self._call_soon = call_soon
-        self._process = 0  # that has the thread: a fork of it has none, and maybe a lock that stays locked
+        self._process = 0  # the process of the thread: its fork has no thread, and perhaps a lock that stays locked
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._waker: socket.socket | None = None
@@ -166,7 +166,7 @@ class AlarmThread:
         self._function: Callable[[], None] | None = None
 
     def ring_at(self, monotonic_us: int, function: Callable[[], None]) -> None:
-        """Ring then, and not when it was asked for before."""
+        """Ring at this time; it replaces the time that was asked for before."""
         if self._process != os.getpid():
             self._process = os.getpid()
             self._lock = threading.Lock()
@@ -183,7 +183,7 @@ class AlarmThread:
                 self._thread = threading.Thread(target=self._run, args=(woken,), name="txutp alarm", daemon=True)
                 self._thread.start()
             except (OSError, RuntimeError):
-                # no descriptor or no thread left: the reactor's own timers have to do
+                # no descriptor or no thread is left, so only the reactor's own timers ring
                 self._thread = None
 
     def _run(self, woken: socket.socket) -> None:
@@ -224,7 +224,7 @@ class PlainTimers:
 
 
 def timers_of(reactor: Any) -> Any:
-    """The ``SteadyTimers`` of a reactor, or ``PlainTimers``; the same each time."""
+    """Returns the ``SteadyTimers`` of a reactor, or its ``PlainTimers``; the same object each time."""
     found = getattr(reactor, "_txutp_timers", None)
     if isinstance(found, (SteadyTimers, PlainTimers)):
         return found
@@ -241,7 +241,7 @@ def timers_of(reactor: Any) -> Any:
         timers = SteadyTimers(reactor, OPERATING_SYSTEM.monotonic_us, AlarmThread(call_soon).ring_at, call_soon)
     else:
         timers = PlainTimers(reactor)
-    # An attribute, because a table of reactors would keep those of tests alive for ever.
+    # It is an attribute, because a table of reactors would keep the reactors of tests alive.
     reactor._txutp_timers = timers
     return timers
 

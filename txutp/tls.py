@@ -1,7 +1,7 @@
-"""startTLS: a stream that becomes TLS while it is open, as SMTP, IMAP, POP3 and AMP want it.
+"""startTLS: TLS begins on an open stream, as in SMTP, IMAP, POP3 and AMP.
 
-Twisted does the work: a TLS protocol takes the place of the application's, and what the application calls on its
-transport goes through it.  That code is private to Twisted, but unchanged since 2011, and its transports share it.
+Twisted does the work: a TLS protocol takes the place of the application's protocol, and calls of the application on its
+transport go through it.  That code is private to Twisted, but unchanged since 2011, and its own transports share it.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ def test_a_congestion_controller_that_raises(controller: Any) -> None:
     assert scene.others_are_well()
     assert scene.logged == [Broken]
     assert scene.odd.lost_type is error.ConnectionLost
-    assert "raised" in str(scene.odd.lost[0].value)
+    assert "an exception in this program" in str(scene.odd.lost[0].value)
 
 
 # -- what the shell raises --

@@ -25,7 +25,7 @@ COUNTERS = {
     "port_foreign": ("foreign_datagrams", "Datagrams that were not uTP."),
     "port_dropped_malformed": ("dropped_malformed", "Datagrams with an extension that runs past their end."),
     "port_dropped_unknown": ("dropped_unknown", "Packets for connections that do not exist."),
-    "port_syns_refused": ("syns_refused", "SYNs that found nobody listening, or a limit reached."),
+    "port_syns_refused": ("syns_refused", "SYNs refused because the port does not listen or a limit is reached."),
     "port_cookies_sent": ("cookies_sent", "SYNs that were answered without being remembered."),
     "port_half_open_evicted": ("half_open_evicted", "Unproven connections that made room for newer ones."),
     "port_resets_sent": ("resets_sent", "Answers to packets for connections that do not exist."),

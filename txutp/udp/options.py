@@ -1,8 +1,8 @@
 """Socket options, each of which may be refused.
 
-Every one of them improves something, and a stream works without it: kernels that call themselves Linux lack some
-(gVisor, WSL 1, LX zones), a filter of system calls may forbid them, other systems have none of them.  So nothing here
-raises: a function says what was granted.  ``ports.py`` and ``offload.py`` call it.
+Each of them is an improvement, and a stream works without it: some kernels that call themselves Linux lack them
+(gVisor, WSL 1, LX zones), a filter of system calls may forbid them, other systems do not have them.  So no function of
+this module raises; each returns what was granted.  ``ports.py`` and ``offload.py`` call them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_GRO = 104
 
-# Values of IP_MTU_DISCOVER: fragment what is too large for the path; or forbid that, and tell of what does not fit.
+# Values of IP_MTU_DISCOVER: fragment datagrams that are too large for the path; or forbid that, and report EMSGSIZE.
 PMTUDISC_DONT = 0
 PMTUDISC_PROBE = 3
 
-# How often half as large a buffer is asked for after a refusal.
+# Number of times that the request for a buffer is halved after a refusal.
 BUFFER_HALVINGS = 5
 
 
@@ -54,7 +54,7 @@ def set_ip_option(udp_socket: socket.socket, ipv4_option: int, ipv6_option: int,
 
 
 def has_option(udp_socket: socket.socket, option: int, value: int | None) -> bool:
-    """Whether the kernel knows a UDP option; a value is set, None only looks."""
+    """Whether the kernel knows a UDP option; a value is set, with None the option is only read."""
     if value is not None:
         return set_option(udp_socket, SOL_UDP, option, value)
     try:
@@ -65,20 +65,21 @@ def has_option(udp_socket: socket.socket, option: int, value: int | None) -> boo
 
 
 def set_dscp(udp_socket: socket.socket, dscp: int) -> bool:
-    """Mark all that leaves from a socket (RFC 2474); returns whether the kernel does."""
+    """Mark all datagrams of a socket (RFC 2474); returns whether the kernel does."""
     return set_ip_option(udp_socket, IP_TOS, IPV6_TCLASS, traffic_class(dscp))
 
 
 def traffic_class_message(dscp: int, is_ipv6: bool) -> tuple[int, int, bytes]:
-    """The control message that marks what is sent with it."""
+    """Returns the control message that marks the datagrams sent with it."""
     value = struct.pack("=i", traffic_class(dscp))
     return (socket.IPPROTO_IPV6, IPV6_TCLASS, value) if is_ipv6 else (socket.IPPROTO_IP, IP_TOS, value)
 
 
 def can_forbid_fragments(udp_socket: socket.socket) -> bool:
-    """Whether a datagram can be sent so that the network drops it if it is too large; the socket fragments afterwards.
+    """Whether a datagram can be sent so that the network drops it if it is too large.
 
-    Too large for the path means fragments, not silence: what was sent once cannot be cut smaller (BEP 29).
+    Afterwards the socket fragments: a packet that is too large for the path has to arrive in fragments, because it
+    cannot be sent again in a smaller size (BEP 29).
     """
     if sys.platform != "linux":
         return False
@@ -87,10 +88,10 @@ def can_forbid_fragments(udp_socket: socket.socket) -> bool:
 
 
 def ask_for_large_buffers(udp_socket: socket.socket, wanted_bytes: int) -> tuple[int, int]:
-    """Ask for buffers that hold a burst; returns what was granted for receiving and sending, 0 for what is not known.
+    """Ask for buffers that hold a burst; returns the sizes for receiving and for sending, 0 if unknown.
 
-    Linux grants twice what its limits allow, and counts its own bookkeeping against that.  The BSDs refuse what is
-    above their limits, so less is asked for then.
+    Linux grants twice its limit, and counts its own bookkeeping against that.  The BSDs refuse a size above their
+    limits; then less is asked for.
     """
     return (
         ask_for_buffer(udp_socket, socket.SO_RCVBUF, wanted_bytes),
@@ -99,7 +100,7 @@ def ask_for_large_buffers(udp_socket: socket.socket, wanted_bytes: int) -> tuple
 
 
 def ask_for_buffer(udp_socket: socket.socket, option: int, wanted_bytes: int) -> int:
-    """Ask for one buffer; returns its size, 0 if it is not known."""
+    """Ask for one buffer; returns its size, 0 if unknown."""
     try:
         granted_bytes = udp_socket.getsockopt(socket.SOL_SOCKET, option)
         for halvings in range(BUFFER_HALVINGS + 1):
