@@ -201,7 +201,7 @@ def test_a_reader_of_the_output_that_goes_away_ends_it(server: Running, tmp_path
     assert client.said == "txutp: The reader of standard output has gone away.\n"
 
 
-def test_nobody_listens() -> None:
+def test_a_client_without_a_server_says_so() -> None:
     """A sentence and an exit code; with ``-J`` a document as well, that says the same."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind((HOST, 0))

@@ -92,7 +92,7 @@ def test_a_port_that_is_out_of_range(use: Callable[..., object], port: int) -> N
 
 
 @pytest.mark.parametrize("use", [connecting, connecting_socket])
-def test_nobody_listens_on_port_0(use: Callable[..., object]) -> None:
+def test_port_0_of_a_peer_is_refused(use: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="a port is from 1 to 65535, not 0"):
         use(0)
 

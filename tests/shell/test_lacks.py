@@ -213,7 +213,7 @@ def attempt(code: int, failures: int) -> tuple[Network, Accepting, list[Any]]:
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.EIO, errno.EPROTO, errno.ENODEV])
-def test_what_a_filter_says_of_a_syn_is_no_verdict(code: int) -> None:
+def test_a_syn_that_a_packet_filter_refuses_is_repeated(code: int) -> None:
     """The table of connections is full, or a rule is about to change: the SYN is repeated, as with TCP."""
     network, connecting, problems = attempt(code, failures=1)
     network.run(5)

@@ -60,7 +60,7 @@ def test_the_longest_silent_makes_room_for_one_that_is_proven() -> None:
     assert bytes(scene.accepting.made[3].received) == b"hello"
 
 
-def test_nobody_makes_room_who_was_heard_within_what_keepalives_allow() -> None:
+def test_a_peer_that_was_heard_within_the_keepalives_is_not_evicted() -> None:
     scene, _ = full(Settings(maximum_connections=3))
     scene.run(SILENT_SECONDS - 10)
     _, failures = come(scene)

@@ -81,7 +81,7 @@ def test_a_path_that_becomes_narrow_in_mid_stream_is_noticed(mtu_bytes: int, siz
     transfer(pair, size, seconds=3)
 
 
-def test_it_finds_the_size_that_arrives_and_goes_back_when_the_path_is_whole_again() -> None:
+def test_the_search_finds_the_size_that_arrives_and_larger_ones_when_the_hole_is_gone() -> None:
     pair = swallowing(1_300)
     transfer(pair, 3_000_000)
     sending = pair.client.connection.sending
@@ -391,7 +391,7 @@ def test_on_such_a_path_no_run_leaves_in_one_system_call(alone: bool, sent: list
     assert sender.socket.sent == sent
 
 
-def test_what_is_sent_after_a_black_hole_was_found_leaves_alone() -> None:
+def test_after_a_black_hole_was_found_each_datagram_leaves_alone() -> None:
     pair = swallowing(1_000)
     transfer(pair, 20_000)
     pair.client.transport.write(pattern(20_000))

@@ -131,7 +131,7 @@ def test_a_half_open_connection_ends_in_time() -> None:
     assert blocked.utp.multiplexer.half_open == 0
 
 
-def test_what_another_protocol_fills_the_socket_with_is_the_same() -> None:
+def test_a_socket_that_another_protocol_has_filled_is_waited_for_as_well() -> None:
     """Nothing of uTP was refused then, so nobody has taken anything back."""
     pair = Pair(settings=Settings(keepalive_us=10_000_000))
     blocked = Blocked(pair.network, CLIENT)

@@ -212,7 +212,7 @@ def test_losses_that_come_and_go_whatever_the_rate_is_do_not_wear_the_rate_down(
     assert slowest > 0.5 * RATE
 
 
-def test_what_arrived_late_was_not_lost() -> None:
+def test_packets_that_arrived_late_do_not_count_as_lost() -> None:
     path = Path()
     for _ in range(4):
         path.overload.on_loss(INTERVAL_SEGMENTS * SEGMENT // 2)

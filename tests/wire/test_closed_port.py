@@ -142,7 +142,7 @@ def test_one_error_is_not_enough_nor_are_more_of_packets_that_left_before_it_cam
     assert len(pair.server.received) == 10_000
 
 
-def test_what_was_heard_in_between_clears_the_peer() -> None:
+def test_a_packet_between_two_errors_clears_the_peer() -> None:
     """Somebody quotes every packet that leaves, truly, and the peer answers all of them."""
     pair = Pair()
     pair.run(1)
@@ -231,7 +231,7 @@ def test_a_connection_whose_settings_believe_no_error_goes_on() -> None:
     assert not pair.client.lost
 
 
-def test_what_has_arrived_is_read_before_the_end_is_told() -> None:
+def test_received_data_is_delivered_before_the_end() -> None:
     pair = Pair(protocol=HalfStream)
     pair.run(1)
     pair.client.transport.pauseProducing()  # type: ignore[union-attr]

@@ -152,7 +152,7 @@ def test_a_connection_may_end_with_its_first_packets() -> None:
     assert ST_FIN in [packet.type for packet in scene.peer.take()]
 
 
-def test_what_overtakes_the_first_packet_draws_no_reset() -> None:
+def test_a_packet_that_overtakes_the_first_one_draws_no_reset() -> None:
     scene = flooded()
     scene.peer.data(b"second", seq_nr=5_002)
     scene.peer.data(b"\0", seq_nr=5_000)  # a probe

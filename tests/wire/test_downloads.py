@@ -264,7 +264,7 @@ def test_a_connection_without_data_has_nothing_of_it() -> None:
     assert Pair().server.connection._yielding is None
 
 
-def test_what_was_measured_goes_when_nothing_comes_any_more() -> None:
+def test_measurements_are_forgotten_in_a_long_silence() -> None:
     scripted = ScriptedClient(Settings(keepalive_us=11_000_000))
     for _ in range(20):
         scripted.peer.data(bytes(1_000))
@@ -278,7 +278,7 @@ def test_what_was_measured_goes_when_nothing_comes_any_more() -> None:
     assert len(connection._downlink) == 0
 
 
-def test_nothing_is_measured_where_it_is_off() -> None:
+def test_without_a_receive_target_nothing_is_measured() -> None:
     scripted = ScriptedClient(Settings(receive_target_delay_us=None))
     for _ in range(20):
         scripted.peer.data(bytes(1_000))

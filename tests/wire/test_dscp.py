@@ -122,7 +122,7 @@ def test_every_name_of_the_registry() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "af44", "af1", "cs8", "64", "-1", "1.5", "best", "0x10", "²", 64, -1])
-def test_what_is_none_is_refused_with_what_is(wrong: int | str) -> None:
+def test_a_value_that_is_no_codepoint_is_refused_with_the_accepted_values(wrong: int | str) -> None:
     with pytest.raises(ValueError, match="from 0 to 63, or a name: le, df, cs0 to cs7, af11 to af43, ef or va; not"):
         dscp_of(wrong)
     with pytest.raises(ValueError, match="dscp is a number from 0 to 63"):

@@ -282,7 +282,7 @@ def test_a_reset_refuses_only_with_the_right_ack() -> None:
     assert scene.failures[0].check(error.ConnectionRefusedError)
 
 
-def test_nobody_listens() -> None:
+def test_a_syn_to_a_port_without_a_listener_is_refused() -> None:
     """A uTP port without a listener answers a SYN with a RESET: connection refused, at once."""
     network = Network(seed=3)
     UTPServerEndpoint(network.reactor(SERVER), PORT).listen(Accepting()).addCallback(
@@ -373,7 +373,7 @@ def test_connections_that_are_proven_never_make_room() -> None:
     assert multiplexer.counters.syns_refused > 0
 
 
-def test_what_is_half_open_makes_room_for_our_own_connections() -> None:
+def test_half_open_connections_make_room_for_outgoing_ones() -> None:
     scene = ScriptedClient(confirm=False, settings=Settings(maximum_connections=3))
     for number in range(3):
         scene.peer.syn(number * 4, number)
@@ -514,7 +514,7 @@ def test_a_silent_server_is_not_asked_for_ever() -> None:
     assert len(scene.peer.take()) == 6
 
 
-def test_who_proves_the_source_and_aborts_at_once_was_there() -> None:
+def test_a_peer_that_proves_its_source_and_aborts_is_accepted_first() -> None:
     """The server's turn brings both: its application hears of the connection, of the data, and of the end."""
     scene = ScriptedClient(confirm=False)
     peer = scene.peer

@@ -129,7 +129,7 @@ def test_a_probe_behind_our_fin_has_the_number_before_it() -> None:
     assert is_probe(scene.peer.take()[0], scene.peer.ack - 1)
 
 
-def test_two_of_us_exchange_no_more_than_a_packet_each_in_an_interval() -> None:
+def test_two_ends_of_txutp_send_at_most_a_packet_each_in_an_interval() -> None:
     """One side asks, the other one answers."""
     pair = Pair()
     pair.run(40)

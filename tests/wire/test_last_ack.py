@@ -64,7 +64,7 @@ def test_the_end_that_closes_second_does_not_wait() -> None:
 
 
 @pytest.mark.parametrize("repetitions", [1, 2])
-def test_it_does_not_wait_if_its_fin_was_lost(repetitions: int) -> None:
+def test_a_client_does_not_wait_if_its_fin_was_lost(repetitions: int) -> None:
     """Each transmission carried the ack, so it does not matter which of them arrived."""
     scene = lossy_client()
     scene.peer.fin()
@@ -77,7 +77,7 @@ def test_it_does_not_wait_if_its_fin_was_lost(repetitions: int) -> None:
     assert ended_at_once(scene)
 
 
-def test_it_does_not_wait_after_a_half_close_of_the_peer() -> None:
+def test_a_client_does_not_wait_after_a_half_close_of_the_peer() -> None:
     """The peer ends, we go on writing, and close when we have said everything."""
     scene = lossy_client(HalfStream)
     scene.peer.fin()

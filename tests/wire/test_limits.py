@@ -134,7 +134,7 @@ def test_windows_shrink_when_the_socket_overflows_and_grow_again() -> None:
     assert window_bytes() == SMALLEST_WINDOW_BYTES
 
 
-def test_what_comes_into_a_window_that_has_shrunk_is_not_lost() -> None:
+def test_data_for_a_window_that_has_shrunk_is_not_lost() -> None:
     pair = Pair(settings=Settings(maximum_datagram_bytes=1_400))
     data = pattern(3_000_000)
     pair.server.transport.pauseProducing()

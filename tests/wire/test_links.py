@@ -59,7 +59,7 @@ def test_a_trace_lets_a_packet_leave_at_each_of_its_numbers_and_begins_anew() ->
     assert bench.arrivals_us() == [1_000, 1_000, 5_000, 10_000, 11_000, 11_000, 15_000]
 
 
-def test_what_a_small_packet_leaves_of_an_opportunity_serves_only_what_waits() -> None:
+def test_the_rest_of_an_opportunity_serves_waiting_packets_only() -> None:
     bench = Bench(Link(service=Trace([1, 2, 3, 4, 5], packet_bytes=1_000)))
     for _ in range(4):
         bench.send_at(0, bytes(500))

@@ -309,7 +309,7 @@ def unread(pair: Pair, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("leave", ["resumeProducing", "loseConnection", "abortConnection"])
-def test_what_an_ended_connection_holds_counts_until_its_reader_has_it_or_leaves(leave: str) -> None:
+def test_unread_data_of_an_ended_connection_counts_until_its_reader_takes_it_or_leaves(leave: str) -> None:
     pair = Pair()
     data = pattern(100_000)
     unread(pair, data)

@@ -65,7 +65,7 @@ def search(path_bytes: int, largest_bytes: int, limit_bytes: int = ANY) -> tuple
             found.on_lost()
 
 
-def test_what_the_interface_takes_is_tried_first() -> None:
+def test_the_mtu_of_the_interface_is_tried_first() -> None:
     found, probes = search(ETHERNET, ETHERNET)
     assert (found.passed_bytes, probes) == (ETHERNET, 1)
 
@@ -95,7 +95,7 @@ def test_a_single_loss_may_be_any_loss() -> None:
     assert found.passed_bytes == ETHERNET
 
 
-def test_somebody_who_knows_ends_it_at_once() -> None:
+def test_a_probe_that_is_certainly_too_large_is_not_repeated() -> None:
     found = MtuSearch(START, 8_972, 8_972, True)
     found.next_probe_bytes(0, ANY)
     found.on_lost(certain=True)
@@ -114,7 +114,7 @@ def test_a_router_tells_the_size_and_cannot_tell_nonsense() -> None:
     assert not found.next_probe_bytes(0, ANY)
 
 
-def test_it_begins_again_after_a_while() -> None:
+def test_the_search_begins_again_after_ten_minutes() -> None:
     """RFC 8899: PMTU_RAISE_TIMER, 600 seconds."""
     found, _ = search(1_430, ETHERNET)
     assert not found.next_probe_bytes(RAISE_US - 1, ANY)
@@ -290,7 +290,7 @@ def test_little_talk_is_no_reason_to_probe_or_to_ask() -> None:
     assert segment_of(pair) == START - HEADER_BYTES
 
 
-def test_nobody_is_asked_where_nothing_could_be_gained() -> None:
+def test_no_question_leaves_where_no_larger_datagram_is_possible() -> None:
     for pair in (path(1_500, interface_bytes=None), path(1_400, 1_400), path(1_500, settings=FIXED)):
         assert not any(datagram.data[1] for datagram in transfer(pair))
 

@@ -64,7 +64,7 @@ def test_each_partial_ack_brings_the_next_lost_packet_back() -> None:
     assert flow_of(scene).segments_resent == 2
 
 
-def test_what_has_to_be_lost_goes_again_at_once() -> None:
+def test_segments_that_must_be_lost_are_retransmitted_at_once() -> None:
     """Of twenty packets four arrived, and all acks have come: most of what is sent again is lost."""
     scene = lossy_sender(count=20)
     scene.run(2 * ROUND_TRIP)
@@ -300,7 +300,7 @@ def test_one_loss_in_ten_ends_in_success(peer: str, reorder: float) -> None:
 
 @pytest.mark.parametrize("megabits", [0.0, 10.0])
 @pytest.mark.parametrize("peer", ["none", "empty", "npm utp"])
-def test_what_is_sent_again_is_bounded(peer: str, megabits: float) -> None:
+def test_retransmissions_are_bounded(peer: str, megabits: float) -> None:
     """To guess costs packets; on average no more than the stream itself has, at a loss that makes it guess most."""
     assert mean(upload(peer, 0.03, 0.0, seed, megabits)[1] for seed in SEEDS) < TOTAL_BYTES / SEGMENT
 

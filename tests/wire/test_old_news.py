@@ -59,9 +59,7 @@ def an_ack_of_what_we_say(scene: ScriptedServer) -> None:
     "proof", [data, an_end, a_keepalive, a_state_of_a_server_that_has_sent_something, an_ack_of_what_we_say]
 )
 @pytest.mark.parametrize("copies", [0, 3])
-def test_what_only_a_server_sends_that_has_heard_us_shows_it(
-    proof: Callable[[ScriptedServer], None], copies: int
-) -> None:
+def test_packets_of_a_server_that_has_our_ack_show_that(proof: Callable[[ScriptedServer], None], copies: int) -> None:
     scene = ScriptedServer()
     for _ in range(copies):
         scene.peer.state()

@@ -140,7 +140,7 @@ def test_a_buffer_that_shrinks_and_grows_keeps_both_promises(
     assert sender.most_bytes <= max(capacities) + max(sizes)
 
 
-def test_what_claims_to_come_behind_the_end_is_in_no_selective_ack() -> None:
+def test_segments_behind_the_end_are_in_no_selective_ack() -> None:
     buffer = buffer_of(100_000)
     for sequence in (3, 4, 7, 9):
         buffer.insert(sequence, b"early")

@@ -165,7 +165,7 @@ def test_an_answer_to_a_tail_probe_counts_however_soon_it_comes() -> None:
     assert sending.lost_segments + (run.resent & ~run.acked).bit_count() == 9
 
 
-def test_nothing_of_a_probe_of_the_tail_counts_as_a_cut() -> None:
+def test_a_tail_probe_does_not_count_as_a_cut_of_the_window() -> None:
     """A tail probe whose original was only slow changes neither window nor what is known of reordering."""
     scene = lossy_sender(count=3)
     before = window(scene)

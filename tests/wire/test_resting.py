@@ -77,7 +77,7 @@ def test_it_goes_on_after_a_rest(loss: float) -> None:
     assert scene.client.received == scene.server.received == content * 3
 
 
-def test_what_is_rare_takes_a_dictionary_while_it_is_changed() -> None:
+def test_a_rare_attribute_takes_a_dictionary_while_it_is_changed() -> None:
     flow = Flow(1, 1_000, Settings(), Crowd())
     assert (flow.losses, flow._rare) == (0, None)
     flow.losses += 1

@@ -111,7 +111,7 @@ def test_a_quiet_path_is_taken_faster_and_faster() -> None:
     assert grown[-1] > 4 * grown[0]
 
 
-def test_what_was_never_tried_is_not_known_to_be_free() -> None:
+def test_a_rate_that_was_never_tried_is_not_known_to_be_free() -> None:
     bench = Bench(20)
     assert bench.round(0, limited=False) == 0
     bench.settle(15_000)

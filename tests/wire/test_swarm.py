@@ -214,7 +214,7 @@ def test_the_pace_keeps_a_small_window(window_segments: float) -> None:
     assert gaps == pytest.approx([BASE_US / window_segments] * len(gaps), rel=0.01, abs=1_000)
 
 
-def test_nothing_leaves_in_the_rest_and_no_burst_after_it() -> None:
+def test_no_packet_leaves_in_the_rest_and_no_burst_after_it() -> None:
     left = departures(2.0, BEAT_US - 500_000, BEAT_US + 500_000)
     rest = [at_us for at_us in left if BEAT_US < at_us < BEAT_US + rest_us(BASE_US)]
     assert len(rest) <= 1, "what was half due before"
