@@ -1,9 +1,9 @@
-"""Outgoing connections: ``connectUTP`` and what it gives, from a name to addresses to a connection to a protocol.
+"""Outgoing connections: ``connectUTP``, its connector, and its transport, which goes from a name to a protocol.
 
-A name may have several addresses.  As RFC 8305 wants it, they are tried one after the other, IPv6 and IPv4 in turn,
-each a quarter of a second after the one before it or as soon as that one has failed, and the first to connect wins.
+A name may have several addresses.  As in RFC 8305 they are tried one after the other, IPv6 and IPv4 in turn, each a
+quarter of a second after the one before it or as soon as that one has failed; the first connection wins.
 
-The UDP port is one that others may use too; ``sharing.py`` knows which.
+Other connections may share the UDP port; ``sharing.py`` chooses it.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ from txutp.udp.ports import numeric_address, twisted_address
 # RFC 8305 section 5: the Connection Attempt Delay.
 ATTEMPT_DELAY_SECONDS = 0.25
 
-# A timer that gives an attempt up lets so many turns of the reactor read what has come: a reactor runs timers before it
+# Number of turns that the reactor gets for reading before a timer gives up an attempt: a reactor runs timers before it
 # reads, and this process may have been paused.
 LAST_LOOKS = 4
 
-# Made once, for each value is checked.
+# The default settings, made once because that checks each value.
 USUAL_SETTINGS = Settings()
 
 _log = Logger()
@@ -75,7 +75,7 @@ class UTPClientTransport(TLSCapableTransport):
         self._untried: list[Address] = []
         self._attempts: list[Attempt] = []
         self._next_call: Timer | None = None  # tries the next address
-        self._looks = 0  # turns that have read since time was up
+        self._looks = 0  # turns for reading since time was up
         self._problem: Exception | None = None  # why the last attempt failed
         self.hostname: str = connector.host
         self.addr: Any = (connector.host, connector.port)
@@ -111,7 +111,7 @@ class UTPClientTransport(TLSCapableTransport):
         self.resolved(found)
 
     def looked_up(self, addresses: list[Address]) -> None:
-        """The reactor's resolver found these for the name; none if there are none."""
+        """Take the addresses that the reactor's resolver has found; the list may be empty."""
         tell = getattr(self._connector.factory, "clientNameResolved", None) if self._connector is not None else None
         if self._connecting and addresses and tell is not None:
             try:
@@ -121,14 +121,14 @@ class UTPClientTransport(TLSCapableTransport):
         self.resolved(addresses)
 
     def resolved(self, addresses: list[Address]) -> None:
-        """These are the addresses of the name, the best first."""
+        """Take the addresses of the name, the best first."""
         connector = self._connector
         if not self._connecting or connector is None:
             return
         self._untried = alternating(addresses)
         local_host = (connector.bindAddress or ("", 0))[0]
         if is_numeric(local_host) and addresses:
-            # the other ones cannot be reached from there
+            # addresses of the other IP version cannot be reached from there
             self._untried = [where for where in self._untried if is_ipv6(where[0]) == is_ipv6(local_host)]
             self._problem = error.ConnectBindError(
                 string=f"{connector.host} has no address that can be reached from {local_host}"
@@ -148,11 +148,11 @@ class UTPClientTransport(TLSCapableTransport):
         if self._untried:
             self._next_call = call_later(self.reactor, ATTEMPT_DELAY_SECONDS, self._try_next)
         elif not self._attempts:
-            # nobody hears of a failure from within their own call
+            # a failure is never reported from within the caller's call
             self._next_call = call_later(self.reactor, 0, self._fail_to_connect)
 
     def _try(self, where: Address) -> bool:
-        """Begin to connect to an address; gives whether that was possible."""
+        """Begin to connect to an address; returns whether that was possible."""
         assert self._connector is not None
         attempt = Attempt(self)
         try:
@@ -171,7 +171,7 @@ class UTPClientTransport(TLSCapableTransport):
         return True
 
     def attempt_failed(self, attempt: Attempt) -> None:
-        """An address does not answer, or not as we want it: the next one has its turn now."""
+        """An attempt has failed: try the next address now."""
         self._attempts.remove(attempt)
         reason = attempt.connection.close_reason
         self._problem = exception_for(reason)
@@ -183,13 +183,13 @@ class UTPClientTransport(TLSCapableTransport):
             self._fail_to_connect()
 
     def _fail_to_connect(self) -> None:
-        """No address was any good, or there is none."""
+        """All addresses have failed, or there is none."""
         self.failIfNotConnected(
             self._problem or error.DNSLookupError(f"no results for hostname lookup: {self.hostname}")
         )
 
     def attempt_succeeded(self, attempt: Attempt) -> None:
-        """The first address that answers is the one."""
+        """An attempt has connected: it wins."""
         self._connecting = False
         self._attempts.remove(attempt)
         self._give_up_attempts()
@@ -215,7 +215,7 @@ class UTPClientTransport(TLSCapableTransport):
     # -- from a connection to a protocol --
 
     def _connected(self) -> None:
-        # it knows us; if we knew it too, both would be left to the garbage collector
+        # The connector refers to this transport, so a reference back would leave both to the garbage collector.
         connector, self._connector = self._connector, None
         assert connector is not None
         self._on_lost = connector.connectionLost
@@ -245,7 +245,7 @@ class UTPClientTransport(TLSCapableTransport):
         self.begin(protocol)
 
     def failIfNotConnected(self, problem: Any) -> None:
-        """Give the attempt up; nothing happens once it has succeeded."""
+        """Give up the attempt; does nothing if it has succeeded."""
         if not self._connecting or self._connector is None:
             return
         if isinstance(problem, error.TimeoutError) and self._attempts and self._looks < LAST_LOOKS:
@@ -305,7 +305,7 @@ class Candidates:
         self._found: dict[Address, None] = {}  # in order, each once
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """It is waited for as long as the timeout allows."""
+        """The timeout of the connector limits the lookup."""
 
     def addressResolved(self, address: Any) -> None:
         host, scope = address.host, getattr(address, "scopeID", 0)
@@ -317,7 +317,7 @@ class Candidates:
 
 
 def alternating(addresses: list[Address]) -> list[Address]:
-    """The same, IPv6 and IPv4 in turn (RFC 8305 section 4)."""
+    """Returns addresses with IPv6 and IPv4 in turn (RFC 8305 section 4)."""
     if len(addresses) < 2:
         return addresses
     first = [where for where in addresses if is_ipv6(where[0]) == is_ipv6(addresses[0][0])]
@@ -326,7 +326,7 @@ def alternating(addresses: list[Address]) -> list[Address]:
 
 
 class UTPConnector(base.BaseConnector):
-    """An ``IConnector``: what connectUTP gives, and what a ClientFactory may use to connect again."""
+    """An ``IConnector``, which ``connectUTP`` returns, and with which a ClientFactory may connect again."""
 
     def __init__(
         self,
@@ -346,8 +346,8 @@ class UTPConnector(base.BaseConnector):
         port = checked_port(port, 1)
         self.is_numeric: bool = is_numeric(checked_host(host))
         timeout = checked_timeout(timeout)
-        # The one connection to a numeric address has a timer anyhow, and keeps the time itself.  Else the time is for
-        # all of them together, and for the search for addresses.
+        # The single connection to a numeric address has a timer anyway, and applies the timeout itself.  Otherwise the
+        # timeout is for the lookup and all attempts together.
         self.lone_timeout_us: int = NEVER_US
         if self.is_numeric and timeout is not None:
             self.lone_timeout_us = round(timeout * SECOND_US)
@@ -362,7 +362,7 @@ class UTPConnector(base.BaseConnector):
         super().connect()
         call: Any = self.timeoutID
         if call is not None:
-            # Twisted has made a call that follows the wall clock
+            # replaces Twisted's call, which follows the wall clock
             timer: Any = call_later(self.reactor, self.timeout, call.func, *call.args)
             call.cancel()
             self.timeoutID = timer
@@ -371,7 +371,7 @@ class UTPConnector(base.BaseConnector):
         return UTPClientTransport(self, self._settings)
 
     def getDestination(self) -> Any:
-        """Where to: an address if ``host`` is one, else the name in the place of one, as TCP has it."""
+        """Returns the destination; a name stands in the place of an address, as with TCP."""
         if isIPv6Address(self.host):
             return twisted_address((self.host, self.port))
         return IPv4Address("UDP", self.host, self.port)
@@ -388,12 +388,12 @@ def connectUTP(
 ) -> UTPConnector:
     """Connect to a uTP port; as ``reactor.connectTCP``.
 
-    ``port`` is a number or the name of a service, ``timeout`` in seconds (None for none).  Without ``bindAddress`` the
-    connection leaves from a UDP port that it shares with others.  With (host, port) it leaves from there: from the
-    port that listens there, if this reactor has it open, else from one of its own.  The host is an address of ours, or
-    a name of one, which is looked up at once as TCP does it; an empty host or the port 0 leave that part to us.
-    Failures reach the factory's ``clientConnectionFailed``.  If the factory has a method
-    ``clientNameResolved(connector, addresses)``, that hears which addresses a name has, the best first.
+    ``port`` is a number or the name of a service; ``timeout`` is in seconds, None for no timeout.  Without
+    ``bindAddress`` the connection leaves from a UDP port that it shares with others.  With (host, port) it leaves from
+    that port: from the one that listens there, if this reactor has it open, else from one of its own.  The host is an
+    address of this computer, or a name of one, which is looked up at once as with TCP; an empty host and port 0 leave
+    the choice to the system.  Failures reach the factory's ``clientConnectionFailed``.  If the factory has a method
+    ``clientNameResolved(connector, addresses)``, it is called with the addresses of a name, the best first.
     """
     connector = UTPConnector(reactor, host, port, factory, timeout, bindAddress, settings)
     connector.connect()

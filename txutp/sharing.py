@@ -1,15 +1,15 @@
-"""Who shares which UDP port: the ports of a reactor that listeners and clients have opened.
+"""The UDP ports of a reactor, which listeners and clients share.
 
-``port.py`` asks here for a port to listen on, ``client.py`` for one to connect from.  Both get a ``UTPProtocol``:
+``port.py`` gets a port to listen on from this module, ``client.py`` one to connect from.  Both are a ``UTPProtocol``:
 
-- A client that leaves its port to us shares one with all others of its reactor that have the same IP version, the same
-  limits and the same DSCP.  It is opened for the first of them and closes in the turn after the end of the last, unless
-  another one connects until then.
-- A client that names a port (``bindAddress``) shares the one on which we listen there, or gets one of its own.
-- Who listens again on a port that connections have kept open gets that one, with new settings for new connections.
+- A client without a port in ``bindAddress`` shares one with all others of its reactor that have the same IP version,
+  the same limits and the same DSCP.  It is opened for the first of these clients and closes in the turn after the end
+  of the last one, unless another client connects until then.
+- A client with a port in ``bindAddress`` shares the port that listens there, or gets one of its own.
+- A listener on a port that connections have kept open gets that port, with its settings for new connections.
 
-A port that nobody listens on closes with its last connection; ``UTPProtocol`` sees to that.  So nothing is counted
-here, and what is closed is never given to anybody.
+A port without a listener closes with its last connection; ``UTPProtocol`` does that.  So this module counts no users,
+and never returns a closed port.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from txutp.udp.sources import is_wildcard
 
 ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"
 
-# A port that has these like another one can be shared; all other settings belong to each connection.  ``dscp`` belongs
-# to each as well (``udp/marking.py``), but a system may only know one for the whole socket.
+# The settings that clients on one port have in common; all others belong to each connection.  ``dscp`` belongs to each
+# as well (``udp/marking.py``), but some systems have one for the whole socket only.
 limits_of: Callable[[Settings], tuple[Any, ...]] = attrgetter(
     "maximum_connections", "maximum_connections_per_address", "resets_per_second", "dscp"
 )
 
 Accept = Callable[[Connection], None]
 
-# Where a process gets ports from that it shares with other processes (``workers/``).  Each is asked for a port by the
-# arguments of ``port_to_listen_on``, with a canonical interface, and returns None for one that it does not have.
+# The sources of ports that this process shares with other processes (``workers/``).  Each is called with the arguments
+# of ``port_to_listen_on``, with a canonical interface, and returns None if it has no such port.
 Given = Callable[[Any, str, int, Settings, Accept, str], UTPProtocol | None]
 given: list[Given] = []
 
@@ -60,21 +60,21 @@ class SharedPorts:
     """The UDP ports of one reactor."""
 
     def __init__(self) -> None:
-        # An open port is kept alive by its reactor, a closed one by nobody.
+        # A reactor refers to its open ports; closed ones vanish from these dictionaries.
         self.by_address: WeakValueDictionary[tuple[str, int], UTPProtocol] = WeakValueDictionary()
         self.common: WeakValueDictionary[tuple[Any, ...], UTPProtocol] = WeakValueDictionary()
 
     def add(self, interface: str, utp: UTPProtocol) -> None:
-        """A port was opened."""
+        """Add a port that was opened."""
         self.by_address[interface, utp.port_address.port] = utp
 
     def at(self, interface: str, number: int) -> UTPProtocol | None:
-        """The port that is open there."""
+        """Returns the port that is open at this address; None if there is none."""
         utp = self.by_address.get((interface, number))
         return utp if utp is not None and utp.port is not None else None
 
     def listening(self, remote: Address, interface: str, number: int) -> UTPProtocol | None:
-        """The port that listens with this number, and from which a client can reach a remote address."""
+        """Returns the port that listens with this number, and from which a client can reach a remote address."""
         found = {
             host: utp
             for (host, its_number), utp in list(self.by_address.items())
@@ -82,14 +82,14 @@ class SharedPorts:
         }
         if interface in found or interface not in (ANY_IPV4, ANY_IPV6):
             return found.get(interface)
-        # one that is bound to a single address of ours
+        # a port that is bound to a single address of this host
         alike = {host: utp for host, utp in found.items() if is_ipv6(host) == is_ipv6(interface)}
         if len(alike) > 1:
             ours = local_address_for(remote, number).host
             return alike.get(ours) or next(iter(alike.values()))
         if alike:
             return next(iter(alike.values()))
-        # one that has both IP versions
+        # a port for both IP versions
         both = found.get(ANY_IPV6)
         return both if both is not None and is_dual_stack(both) else None
 
@@ -98,7 +98,7 @@ _ports_of: WeakKeyDictionary[Any, SharedPorts] = WeakKeyDictionary()
 
 
 def ports_of(reactor: Any) -> SharedPorts:
-    """What this reactor has."""
+    """Returns the ports of a reactor."""
     ports = _ports_of.get(reactor)
     if ports is None:
         ports = _ports_of[reactor] = SharedPorts()
@@ -108,7 +108,7 @@ def ports_of(reactor: Any) -> SharedPorts:
 def port_to_listen_on(
     reactor: Any, number: int, interface: str, settings: Settings, accept: Accept, prefix: str
 ) -> UTPProtocol:
-    """Open a UDP port, or take one that nobody listens on any more; raises ``CannotListenError``."""
+    """Open a UDP port, or take one that has lost its listener; raises ``CannotListenError``."""
     ports = ports_of(reactor)
     interface = numeric(interface, number, socket.AF_INET)
     host = canonical(interface) or ANY_IPV4
@@ -134,9 +134,9 @@ def port_to_listen_on(
 def port_to_connect_from(
     reactor: Any, remote: Address, bind_address: tuple[str, int] | None, settings: Settings
 ) -> tuple[UTPProtocol, Address]:
-    """A UDP port for a connection to a remote address, and that address as it has to be written there.
+    """Returns a UDP port for a connection to a remote address, and that address in the form that the port needs.
 
-    It may be new: then it closes with its last connection, which has to be begun at once.  Raises
+    The port may be new: then it closes with its last connection, so the caller has to begin one at once.  Raises
     ``CannotListenError``.
     """
     ports = ports_of(reactor)
@@ -169,7 +169,7 @@ def port_to_connect_from(
 
 
 def adopt(reactor: Any, file_descriptor: int, settings: Settings, accept: Accept, prefix: str) -> UTPProtocol:
-    """Listen on a UDP socket that somebody else has bound; theirs stays open, and is theirs to close."""
+    """Listen on a UDP socket that the caller has bound.  Its descriptor stays open; the caller closes it."""
     taken = bound_socket(file_descriptor)
     try:
         host = socket_address(taken.getsockname())[0]
@@ -191,7 +191,7 @@ def adopt(reactor: Any, file_descriptor: int, settings: Settings, accept: Accept
 
 
 class AdoptedPort(BatchPort):
-    """A ``BatchPort`` on a socket that somebody else has made: it sets its options there, and binds nothing."""
+    """A ``BatchPort`` on a socket that is bound already: it sets its options, and binds nothing."""
 
     def __init__(self, taken: socket.socket, protocol: UTPProtocol, reactor: Any) -> None:
         self.taken = taken
@@ -206,7 +206,7 @@ class AdoptedPort(BatchPort):
 
 
 def bound_socket(file_descriptor: int) -> socket.socket:
-    """A socket of our own for a descriptor of a UDP socket; ValueError if it is none that can be used."""
+    """Returns a duplicate of a UDP socket; raises TypeError or ValueError if the descriptor cannot be used."""
     if not isinstance(file_descriptor, int) or isinstance(file_descriptor, bool):
         raise TypeError(f"a file descriptor is a whole number, not {file_descriptor!r}")
     copy = -1
@@ -229,7 +229,7 @@ def bound_socket(file_descriptor: int) -> socket.socket:
 
 
 def what_is_wrong_with(taken: socket.socket) -> str:
-    """Why a socket cannot carry uTP; empty if it can."""
+    """Returns why a socket cannot carry uTP; empty if it can."""
     if taken.family not in (socket.AF_INET, socket.AF_INET6):
         return "it is of another address family"
     if taken.type != socket.SOCK_DGRAM:
@@ -237,13 +237,13 @@ def what_is_wrong_with(taken: socket.socket) -> str:
     if not taken.getsockname()[1]:
         return "it is not bound to a port"
     try:
-        return f"it is connected to {taken.getpeername()[:2]}, and would hear nobody else"
+        return f"it is connected to {taken.getpeername()[:2]}, and receives from there only"
     except OSError:
         return ""
 
 
 def numeric(interface: str, number: int, family: int) -> str:
-    """The numeric address of a name of this host, as bind(2) of a TCP socket finds it.
+    """Returns the numeric address of a name of this host, as Twisted's TCP ports find it.
 
     Raises ``CannotListenError`` for an unknown name.  The lookup blocks, as that of Twisted's TCP does.
     """
@@ -259,7 +259,7 @@ def numeric(interface: str, number: int, family: int) -> str:
 
 
 def canonical(host: str) -> str:
-    """A numeric address as the system writes it, so that it can be compared; a name stays as it is."""
+    """Returns a numeric address as the system writes it, so that addresses can be compared; a name stays as it is."""
     if isIPv6Address(host):
         address, percent, scope = host.partition("%")
         return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address)) + percent + scope
@@ -267,7 +267,7 @@ def canonical(host: str) -> str:
 
 
 def this_host(remote: Address, interface: str) -> Address:
-    """Where a connection to all addresses goes, as with TCP: to the one that it leaves from, or to loopback."""
+    """Returns the address for a connection to 0.0.0.0 or ::, as with TCP: the one that it leaves from, or loopback."""
     if interface and not is_wildcard(interface) and is_ipv6(interface) == is_ipv6(remote[0]):
         return numeric_address(interface, remote[1])
     loopback = "127.0.0.1"
@@ -281,7 +281,7 @@ def is_ipv6(host: str) -> bool:
 
 
 def is_dual_stack(utp: UTPProtocol) -> bool:
-    """Whether an IPv6 port has IPv4 as well."""
+    """Whether an IPv6 port also carries IPv4."""
     try:
         handle = utp.transport.getHandle()  # type: ignore[union-attr]
         return not handle.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
@@ -290,5 +290,5 @@ def is_dual_stack(utp: UTPProtocol) -> bool:
 
 
 def mapped(remote: Address) -> Address:
-    """An IPv4 address as an IPv6 socket has to write it (RFC 4291 2.5.5.2); others as they are."""
+    """Returns an IPv4 address in the form of an IPv6 socket (RFC 4291 2.5.5.2); an IPv6 address stays as it is."""
     return (f"::ffff:{remote[0]}", remote[1]) if isIPAddress(remote[0]) else remote
