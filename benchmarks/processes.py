@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -110,3 +111,17 @@ def worker(command: Sequence[str], code: Path = ROOT, limit_seconds: float = LIM
                     pipe.close()
                 except BrokenPipeError:
                     continue
+
+
+# In the process
+
+
+def say(**words: object) -> None:
+    """Tell the parent."""
+    print(json.dumps(words), flush=True)
+
+
+def listen() -> dict[str, Any]:
+    """Returns the next line of the parent."""
+    words: dict[str, Any] = json.loads(sys.stdin.readline())
+    return words

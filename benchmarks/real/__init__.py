@@ -4,7 +4,7 @@
 It needs root on Linux.  From the bottom up:
 
 ================= =================================================================================================
-``hosts.py``      the namespaces of a run, and the words of its processes
+``hosts.py``      the namespaces of a run
 ``router.py``     one bottleneck: a router with ``tbf``
 ``wire.py``       the other one: a link in user space, over TUN, with delay, rate, queue and loss
 ``probe.py``      how long a small datagram takes across it, every 20 ms

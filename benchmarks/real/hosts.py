@@ -1,8 +1,7 @@
-"""The hosts of a run, in network namespaces, and what their processes say.  ``router.py`` and ``wire.py`` join them."""
+"""The hosts of a run, in network namespaces.  ``router.py`` and ``wire.py`` join them."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -51,17 +50,6 @@ class Hosts(namespaces.Namespaces):
     def start_python(self, host: str, module: str, *words: object) -> Worker:
         """Start a module of this package on a host."""
         return self.start(host, sys.executable, "-m", f"benchmarks.real.{module}", *words)
-
-
-def say(**words: object) -> None:
-    """What a worker tells its parent."""
-    print(json.dumps(words), flush=True)
-
-
-def listen() -> dict[str, Any]:
-    """What a worker is told by its parent."""
-    words: dict[str, Any] = json.loads(sys.stdin.readline())
-    return words
 
 
 def hurry() -> None:

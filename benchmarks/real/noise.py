@@ -20,7 +20,8 @@ from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 
-from benchmarks.real.hosts import RECEIVER, Hosts, listen, say
+from benchmarks.processes import listen, say
+from benchmarks.real.hosts import RECEIVER, Hosts
 from benchmarks.scenarios.measure import percentile
 from benchmarks.support import ROOT
 from txutp import Settings, UTPClientEndpoint

@@ -17,7 +17,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.real.hosts import DEVICE, RECEIVER, hurry, listen, say
+from benchmarks.processes import listen, say
+from benchmarks.real.hosts import DEVICE, RECEIVER, hurry
 from benchmarks.scenarios.measure import BINS_PER_SECOND
 
 PORT = 6_999

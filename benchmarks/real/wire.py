@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.namespaces import TUN, ip
-from benchmarks.processes import Worker
-from benchmarks.real.hosts import DEVICE, RECEIVER, SENDER, Hosts, hurry, say
+from benchmarks.processes import Worker, say
+from benchmarks.real.hosts import DEVICE, RECEIVER, SENDER, Hosts, hurry
 
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA

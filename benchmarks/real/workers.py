@@ -24,7 +24,8 @@ from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
 from benchmarks.ends.talk import cpu_seconds
-from benchmarks.real.hosts import RECEIVER, listen, say
+from benchmarks.processes import listen, say
+from benchmarks.real.hosts import RECEIVER
 from benchmarks.scenarios.measure import BINS_PER_SECOND
 
 CHUNK = bytes(64 * 1024)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -10,17 +9,13 @@ from twisted.internet import defer, reactor, task
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 
+from benchmarks.processes import say
 from txutp import Settings, UTPClientEndpoint, listenUTP
 
 TIMEOUT_SECONDS = 50
 ATTEMPT_SECONDS = 8
 ECHOED_BYTES = 300_000
 PIECE_BYTES = 10_000
-
-
-def say(**what: object) -> None:
-    """Tell our parent."""
-    print(json.dumps(what), flush=True)
 
 
 class Echo(Protocol):

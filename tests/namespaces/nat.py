@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import select
 import socket
 import struct
 import sys
 import time
 from typing import Any
+
+from benchmarks.processes import say
 
 ETH_P_IP = 0x0800
 UDP = 17
@@ -18,11 +19,6 @@ DATA = b"0123456789" * 10_000
 
 # A router quotes as much of a packet as fits into 576 bytes (RFC 1812 section 4.3.2.3).
 QUOTED_BYTES = 548
-
-
-def say(**what: object) -> None:
-    """Tell our parent."""
-    print(json.dumps(what), flush=True)
 
 
 def checksum(data: bytes) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,14 +12,10 @@ from random import Random
 from twisted.internet import reactor
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
+from benchmarks.processes import say
 from txutp import Settings, UTPClientEndpoint, listenUTP
 
 TIMEOUT_SECONDS = 50
-
-
-def say(**what: object) -> None:
-    """Tell our parent."""
-    print(json.dumps(what), flush=True)
 
 
 def stop() -> None:
