@@ -257,8 +257,8 @@ OPTIONS = (
         "keepalive",
         ALL,
         "29s",
-        "how long a connection is idle before it asks its peer for a sign of life; a number without unit is seconds; "
-        "`off` for never; 29 s by default",
+        "how long a connection is idle at most before it asks its peer for a sign of life; a number without unit is "
+        "seconds; `off` for never; 29 s by default",
         a_duration("s", off=True),
         "keepalive_us",
     ),

@@ -51,9 +51,9 @@ def test_a_connection_may_ask_for_keepalives_where_the_settings_have_none() -> N
     scene.run(1)
     scene.peer.state()
     scene.peer.take()
-    scene.run(28)
+    scene.run(24)
     assert scene.peer.take() == []
-    scene.run(2)
+    scene.run(6)
     assert is_probe(scene.peer.take()[0], scene.peer.ack - 1)
     keep_alive(scene, False)
     scene.run(100)

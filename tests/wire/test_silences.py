@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from twisted.internet import error
 from tests.support import CLIENT, PORT, SERVER, Accepting, HalfStream, Pair, ScriptedClient
 from tests.wire.test_closed_port import Dead
 from txutp import Settings, UTPClientEndpoint
-from txutp.core.liveness import CONFIRM_US, SHARE_US, SHORT_PATIENCE, SILENCE_PART, SOONEST_US
+from txutp.core.liveness import CONFIRM_US, SHARE_US, SHORT_PATIENCE, SILENCE_PART, SOONEST_US, SPREAD
 from txutp.core.packet import ST_DATA
 from txutp.testing import Datagram, Link, Recorder
 
@@ -21,6 +22,9 @@ A_LITTLE = 0.8
 
 # The longest silence after which a killed process is noticed within six seconds.
 SHORT_SILENCE = 8
+
+# The shortest interval of a connection beside that of its settings.
+SHORTEST = 1 - 1 / SPREAD
 
 
 def probe_times(recorder: Recorder) -> list[float]:
@@ -52,9 +56,9 @@ def test_probes_come_soon_and_then_ever_more_rarely(delay_us: int) -> None:
     assert times[0] < SOONEST_US / 1e6 + A_LITTLE
     for before, after in pairwise(times):
         expected = min(29, max(SOONEST_US / 1e6, before / SILENCE_PART))
-        assert expected - A_LITTLE < after - before < expected + A_LITTLE
-    assert len([moment for moment in times if moment < 150]) <= 18
-    assert len(times) < HOUR / 29 + 18
+        assert expected * SHORTEST - A_LITTLE < after - before < expected + A_LITTLE
+    assert len([moment for moment in times if moment < 150]) <= 20
+    assert len(times) < HOUR / (29 * SHORTEST) + 20
     assert probe_times(down) == []
     assert len(down.packets) == len(up.packets)
 
@@ -143,7 +147,26 @@ def test_many_idle_connections_share_what_is_sent() -> None:
     pair.run(60)
     interval = SHARE_US * crowd / 1e6
     assert interval > SOONEST_US / 1e6
-    assert 0.7 * 60 * crowd / 15 < len(probe_times(up)) < 60 * crowd / interval
+    assert 0.7 * 60 * crowd / 15 < len(probe_times(up)) < 60 * crowd / (interval * SHORTEST)
+    assert probe_times(down) == []
+
+
+def test_what_is_sent_of_those_that_fall_silent_together_spreads() -> None:
+    """After some minutes no second has more than a small part of it; still one end of a connection asks."""
+    pair = Pair()
+    crowd = 300
+    others = [Accepting() for _ in range(crowd)]
+    for accepting in others:
+        UTPClientEndpoint(pair.client_reactor, SERVER, PORT).connect(accepting)
+    pair.run(30)
+    for accepting in others:
+        accepting.made[0].transport.write(b"all at once")  # type: ignore[union-attr]
+    pair.run(900)
+    up, down = pair.record()
+    pair.run(58)
+    times = probe_times(up)
+    assert len(times) >= 2 * crowd
+    assert max(Counter(map(int, times)).values()) < crowd / 4
     assert probe_times(down) == []
 
 

@@ -41,6 +41,7 @@ from txutp.core.liveness import (
     STALL_US,
     STREAM_SEGMENTS,
     Watch,
+    spread,
 )
 from txutp.core.memory import ReceiveMemory
 from txutp.core.packet import (
@@ -914,7 +915,7 @@ class Connection(Departures):
         """When the peer is to be told that we are here, or asked whether it is."""
         may_probe = self.may_probe
         interval_us = self._ask_interval_us(keepalive_us) if may_probe else keepalive_us
-        deadline_us = self.presence_deadline_us(keepalive_us, may_probe, interval_us)
+        deadline_us = self.presence_deadline_us(spread(keepalive_us, self._common_id), may_probe, interval_us)
         if self._receives_stream:
             deadline_us = min(deadline_us, self._last_received_us + min(STALL_US, keepalive_us))
         return deadline_us
@@ -922,7 +923,13 @@ class Connection(Departures):
     def _ask_interval_us(self, keepalive_us: int) -> int:
         """After how much silence the peer is probed."""
         progress = self.receiving.next_sequence + self.sending.first_unacked
-        return self.ask_interval_us(keepalive_us, self._watch.soonest_us, progress, not self.initiator)
+        interval_us = self.ask_interval_us(keepalive_us, self._watch.soonest_us, progress, not self.initiator)
+        return spread(interval_us, self._common_id)
+
+    @property
+    def _common_id(self) -> int:
+        """The id of the connection in its SYN, which both ends know."""
+        return self.receive_id if self.initiator else self.send_id
 
     @property
     def _receives_stream(self) -> bool:

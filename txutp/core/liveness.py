@@ -62,6 +62,11 @@ SILENCE_PART = 4
 PATIENCE = 64
 SHORT_PATIENCE = 8
 
+# Part of an interval of keepalives or probes by which that of one connection is shorter at most, in steps that its id
+# chooses: what connections send that fell silent together spreads within some intervals.
+SPREAD = 8
+STEPS = 64
+
 # Maximum number of addresses whose ICMP error is remembered.
 MAXIMUM_CLOSED_PORTS = 1_000
 
@@ -94,6 +99,11 @@ class Watch:
     def soonest_us(self) -> int:
         """The interval; it grows with the number of connections, which limits the rate of all probes together."""
         return max(SOONEST_US, SHARE_US * len(self._connections))
+
+
+def spread(interval_us: int, connection_id: int) -> int:
+    """Returns the interval of one connection, by an id that both of its ends know; never more than the given one."""
+    return interval_us - interval_us // SPREAD * (connection_id % STEPS) // STEPS
 
 
 class Liveness:

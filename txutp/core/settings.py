@@ -82,9 +82,10 @@ class Settings:
     keepalive_us: int | None = limited(29 * SECOND_US, SECOND_US)
     """After so long without sending, or hearing, a packet goes out that keeps NAT bindings open and asks the peer to
     answer; None: never.  A peer that has answered such a packet before is also asked earlier in a silence: after two
-    seconds, and then whenever the silence has grown by a quarter (``liveness.py``).  It is gone if it has been silent
-    for 28 seconds more than this value, and has left 20 such packets unanswered: with the default value that takes a
-    minute.  One that never has is not asked more than a few times.
+    seconds, and then whenever the silence has grown by a quarter (``liveness.py``).  All these times are shorter by up
+    to an eighth, which the ids of a connection decide, so that not all connections send at once.  The peer is gone if
+    it has been silent for 28 seconds more than this value, and has left 20 such packets unanswered: with the default
+    value that takes a minute.  One that never has is not asked more than a few times.
 
     The host of a process that was killed answers such a packet with an ICMP error, so 2 seconds here mean that it is
     noticed within six seconds after any silence.  That takes 49 bytes/s of an idle connection, over IPv4."""
