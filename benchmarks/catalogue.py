@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 
-from benchmarks import buffers, crowds, handshakes, hostile, idle, loss, pingpong, rates, stock, streams, workers
+from benchmarks import (
+    buffers,
+    commands,
+    crowds,
+    handshakes,
+    hostile,
+    idle,
+    loss,
+    pingpong,
+    rates,
+    stock,
+    streams,
+    workers,
+)
 from benchmarks.parts import Part
 
 PARTS = {
@@ -27,6 +40,7 @@ PARTS = {
         workers.STREAMS,
         workers.HANDSHAKES,
         workers.STEERING,
+        commands.PART,
         hostile.BEFORE,
         hostile.AFTER,
     )

@@ -24,6 +24,7 @@ pytest.importorskip("rich")
 
 from benchmarks import (
     buffers,
+    commands,
     compare,
     crowds,
     handshakes,
@@ -256,6 +257,26 @@ def test_stream(key: str) -> None:
     assert values["sender_cpu_seconds_per_gigabyte"] > 0
     assert values["receiver_cpu_seconds_per_gigabyte"] > 0
     assert ("payload_bytes_of_packet" in values) == (key != "tcp")
+
+
+@pytest.mark.skipif(bool(commands.why_not()), reason=commands.why_not())
+def test_commands() -> None:
+    """Each moves all bytes, and tells what it used."""
+    values = measured(commands.PART, *commands.COMMANDS)
+    assert values.keys() == commands.COMMANDS.keys()
+    for each in values.values():
+        assert each["megabytes_per_second"] > 0
+        assert 10 < each["sender_resident_mebibytes"] < 200
+
+
+@pytest.mark.skipif(bool(commands.why_not()), reason=commands.why_not())
+def test_a_command_that_ends_badly_is_a_failure() -> None:
+    """With its last words."""
+    command = commands.Command(ROOT, "cat", "127.0.0.1", "no-port")
+    with pytest.raises(Failed, match="port"):
+        command.ended(0)
+    with pytest.raises(Failed, match=r"192\.0\.2\.1"):
+        commands.Command(ROOT, "cat", "-l", "utp:0:interface=192.0.2.1").port()
 
 
 @pytest.mark.parametrize(
