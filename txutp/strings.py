@@ -1,7 +1,7 @@
 """The parts and options of ``utp:`` strings: their names, their values, and the errors for wrong ones.
 
 Twisted splits a string into parts, and ``endpoints.py`` passes these here.  ``OPTIONS`` lists all options; a new
-option is one row there and the same row in the README, which a test compares.
+option is one row there and the same row in ``docs/reference/strings.md``, which a test compares.
 
 A wrong string raises at once, with a sentence that shows the right form.  As with ``tcp:``, a part that is missing,
 given twice or unknown raises TypeError, and a value that is not accepted raises ValueError.
@@ -55,7 +55,7 @@ class Option:
     kinds: tuple[str, ...]
     example: str
     meaning: str
-    """Its description in the README."""
+    """Its description in ``docs/reference/strings.md``."""
     read: Callable[[Option, str], Any]
     """Returns the value that a text means, or raises ValueError."""
     field: str | None = None
@@ -223,7 +223,7 @@ OPTIONS = (
         "congestion",
         ALL,
         "ledbat",
-        "the [congestion controller](docs/explanation/yielding.md): `shallow`, `ledbat`, `ledbat++` or a dotted name",
+        "the [congestion controller](../explanation/yielding.md): `shallow`, `ledbat`, `ledbat++` or a dotted name",
         a_controller,
         "congestion",
     ),
@@ -240,7 +240,7 @@ OPTIONS = (
         ALL,
         "10ms",
         "how long packets may wait in queues on their way to us, before [their senders are held back]"
-        "(docs/explanation/yielding.md); `off` leaves that to the senders; 4 ms by default",
+        "(../explanation/yielding.md); `off` leaves that to the senders; 4 ms by default",
         a_duration(off=True),
         "receive_target_delay_us",
     ),
@@ -290,7 +290,7 @@ OPTIONS = (
         "believeUnreachable",
         ALL,
         "no",
-        "whether ICMP errors end an attempt to connect; `no` for [hole punching](docs/howto/holepunching.md)",
+        "whether ICMP errors end an attempt to connect; `no` for [hole punching](../howto/holepunching.md)",
         yes_or_no,
         "believe_unreachable",
     ),

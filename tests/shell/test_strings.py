@@ -1,4 +1,4 @@
-"""``utp:`` beside ``tcp:``, form by form; what strings say of themselves; the options, and their rows in the README.
+"""``utp:`` beside ``tcp:``, form by form; what strings say of themselves; the options, and their rows in the docs.
 
 Every form runs with both, on a real reactor, and the outcomes are compared: whether it works, and if not, which
 exception comes, and whether it is raised at once or reaches a Deferred.
@@ -32,7 +32,7 @@ from txutp import Ledbat, LedbatPlusPlus, Settings, UTPClientEndpoint, UTPServer
 from txutp.endpoints import AdoptedUTPServerEndpoint
 from txutp.strings import ADOPTED, ALL, CLIENT, OPTIONS, SERVER, read_client, read_server
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "reference" / "strings.md").read_text(encoding="utf-8")
 
 
 async def outcome_of(make: Callable[[], Any], begin: Callable[[Any], Any]) -> tuple[str, Any]:
@@ -429,14 +429,14 @@ def test_a_timeout_may_have_a_unit(text: str, seconds: float | None) -> None:
 # -- the list of options --
 
 
-def test_the_readme_has_a_row_for_each_option() -> None:
+def test_the_page_has_a_row_for_each_option() -> None:
     kinds = {ALL: "both", (CLIENT,): "clients"}
     listed = [
         f"| `{option.name}={option.example}` | {kinds.get(option.kinds, 'servers')} | {option.meaning} |"
         f" {f'`{option.field}`' if option.field else ''} |"
         for option in OPTIONS
     ]
-    assert [line for line in README.splitlines() if re.match(r"\| `\w+=", line)] == listed
+    assert [line for line in PAGE.splitlines() if re.match(r"\| `\w+=", line)] == listed
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: f"{option.name}-{option.kinds[0]}")
