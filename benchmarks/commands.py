@@ -29,6 +29,10 @@ from benchmarks.transfers import row
 # What a pipe is asked to take at once.
 PIECE_BYTES = 1 << 20
 
+# A file system in memory, and the largest file that goes there.
+MEMORY = "/dev/shm"
+LARGEST_IN_MEMORY_BYTES = 1 << 30
+
 
 class Command:
     """A running command; its resources are known when it has ended."""
@@ -124,8 +128,9 @@ def emptied(pipe: Any) -> None:
 
 def send(network: Network, total_bytes: int, code: Path, limit_seconds: float = LIMIT_SECONDS) -> Values:
     """A file to a folder, with hashes at both ends."""
-    memory = "/dev/shm"  # no disk shall be measured
-    with tempfile.TemporaryDirectory(dir=memory if os.path.isdir(memory) else None) as place:
+    # No disk shall be measured, but memory has no room for very much.
+    in_memory = os.path.isdir(MEMORY) and total_bytes <= LARGEST_IN_MEMORY_BYTES
+    with tempfile.TemporaryDirectory(dir=MEMORY if in_memory else None) as place:
         file, folder = Path(place, "file"), Path(place, "folder")
         folder.mkdir()
         with file.open("wb") as made:
