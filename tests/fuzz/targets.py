@@ -353,8 +353,29 @@ def conversation(data: bytes) -> None:
         network.run(seconds=60)
         if not network.ports:
             break
+    for speaker in (client, *servers):
+        if speaker.transport is not None and not speaker.ends:
+            assert altered or _is_alone(speaker, network), speaker.transport._connection
+            speaker.transport.abortConnection()
+    network.run(seconds=60)
     _check_ends(client, servers, altered, aborted)
     assert not network.ports or altered, network.ports
+
+
+def _is_alone(speaker: Speaker, network: Network) -> bool:
+    """Whether nothing can tell a connection that its peer has gone.
+
+    The peer's UDP port is closed, no RESET arrived from it, nothing waits for an ack, and the peer never answered a
+    probe: silence proves nothing then, and the application has to end the connection.
+    """
+    connection: Connection = speaker.transport._connection
+    sending = connection.sending
+    return (
+        connection.address not in network.ports
+        and not sending.outstanding
+        and not sending.unsent_bytes
+        and not connection.answers_probes
+    )
 
 
 def _check_ends(client: Speaker, servers: list[Speaker], altered: bool, aborted: bool) -> None:
