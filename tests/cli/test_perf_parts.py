@@ -52,12 +52,15 @@ class Hosts:
         session.ended.addCallback(self.endings.append)
         return lambda intervals: None
 
+    def client(self, parameters: Parameters) -> Client:
+        """Return a client that was not started."""
+        self.intervals: list[Interval] = []
+        endpoint = UTPClientEndpoint(self.client_reactor, SERVER_HOST, 5201)
+        return Client(self.client_reactor, endpoint, Results(parameters), 10.0, self.intervals.extend)
+
     def begin(self, parameters: Parameters) -> tuple[Client, list[Any]]:
         """Begin a test; returns the client, and a list that gets its result or failure."""
-        self.intervals: list[Interval] = []
-        results = Results(parameters)
-        endpoint = UTPClientEndpoint(self.client_reactor, SERVER_HOST, 5201)
-        client = Client(self.client_reactor, endpoint, results, 10.0, self.intervals.extend)
+        client = self.client(parameters)
         self.running = Deferred.fromCoroutine(client.run())
         outcome: list[Any] = []
         self.running.addBoth(outcome.append)
@@ -456,3 +459,19 @@ def test_lines_come_out_of_a_stream_however_it_is_cut() -> None:
     with pytest.raises(ProtocolError, match="too long"):
         Lines(32).next(b"x" * 33 + b"\n")
     assert Lines(32).next(b"x" * 32 + b"\n") == b"x" * 32
+
+
+def test_a_test_whose_coroutine_is_closed_ends_at_once() -> None:
+    """As the garbage collector closes it when the program ends: the coroutine waits for nothing, and leaves nothing."""
+    hosts = Hosts()
+    running = hosts.client(Parameters(60.0)).run()
+    Deferred.fromCoroutine(running)
+    hosts.network.run(seconds=5)
+    assert hosts.sessions
+
+    running.close()
+
+    hosts.network.run(seconds=30)
+    assert [type(problem) for problem in hosts.endings] == [Broken]
+    assert not hosts.server.sessions
+    assert list(hosts.network.ports) == [(SERVER_HOST, 5201)]

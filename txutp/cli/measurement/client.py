@@ -45,6 +45,7 @@ class Client:
         peer = await self._connected(lambda peer: Control(peer, self._heard, self._failed))
         control = peer.role
         test = self._test = Test(self._reactor, CLIENT, control, self.results, self._tell)
+        may_wait = True
         try:
             self.peer_address = peer.transport.getPeer()
             control.say(self.results.parameters.as_message())
@@ -61,15 +62,17 @@ class Client:
             for message in self._messages.pending:  # that came in one piece with the word to begin
                 self._catch_up(test, message)
             await test.finished
-        except BaseException:
+        except BaseException as problem:
             test.halt()
             control.say({"error": "the client has ended it"})
+            may_wait = not isinstance(problem, GeneratorExit)  # a coroutine that is being closed must not await
             raise
         finally:
             control.close()
             try:
-                # Streams end behind the control stream, for their breaking tells the server less.
-                await peer.ended.addTimeout(LAST_WORDS_SECONDS, self._reactor, lambda result, seconds: None)
+                if may_wait:
+                    # Streams end behind the control stream, for their breaking tells the server less.
+                    await peer.ended.addTimeout(LAST_WORDS_SECONDS, self._reactor, lambda result, seconds: None)
             finally:
                 test.drop()
 
