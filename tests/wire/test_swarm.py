@@ -14,6 +14,7 @@ from txutp.core.congestion.crowd import LEAST_SEGMENTS, TICK_US, Crowd
 from txutp.core.congestion.interface import Acknowledgement
 from txutp.core.congestion.rhythm import BEAT_US, next_beat_us, rest_us
 from txutp.core.congestion.steering import Steering
+from txutp.core.flow import Flow
 from txutp.core.rtt import RoundTrip
 from txutp.core.units import SECOND_US
 from txutp.testing import Link, Network
@@ -230,6 +231,33 @@ def test_a_flow_that_was_silent_owes_no_rest() -> None:
     round_trip.on_sample(BASE_US)
     assert not steering.paced_bytes(11_000, SEGMENT, SEGMENT, round_trip)
     assert steering.paced_bytes(5 * BEAT_US + 1_000, SEGMENT, SEGMENT, round_trip) == SEGMENT
+
+
+def test_a_segment_of_before_leaves_again_when_segments_have_become_smaller() -> None:
+    """It is larger than the whole window then.  With nothing in flight it waits for the pace, and for nothing else."""
+    settings = Settings(congestion=Fixed)
+    flow = Flow(1, SEGMENT, settings, crowd_of(2, 0))
+    flow.begin(0)
+    flow.peer_window_bytes = 1 << 20
+    flow.round_trip.on_sample(BASE_US)
+    flow.write(bytes(10 * SEGMENT))
+
+    def left(from_us: int) -> int:
+        """When something leaves, for the first time or again."""
+        for now_us in range(from_us, from_us + 2 * SECOND_US, 1_000):
+            if flow.next_resend(now_us) is not None or (not flow.lost_segments and flow.next_run(now_us, False)):
+                return now_us
+        raise AssertionError("nothing leaves any more")
+
+    first_us = left(1_000)
+    flow.set_datagram_bytes(SEGMENT - 100)
+    assert flow.window_bytes < SEGMENT
+    timeout_us = first_us + flow.timeout_us
+    flow.handle_timeout(timeout_us, 0)
+    assert flow.lost_segments == 1
+    again_us = left(timeout_us)
+    assert flow.segments_resent == 1
+    assert again_us < timeout_us + 8 * BASE_US
 
 
 def test_a_lone_flow_is_as_it_was() -> None:

@@ -568,8 +568,9 @@ class Flow(SendBuffer):
             lost = self._lose_oldest(now_us) if is_sparse and not self.timeouts else self._next_tail_probe(lost)
         elif lost is not None and (is_sparse or (self.flight_bytes and not self._resend_forced)):
             size = lost[0].size_of(lost[1])
-            if self.pipe_bytes + size > self.window_bytes:
-                return None
+            pipe_bytes = self.pipe_bytes
+            if pipe_bytes and pipe_bytes + size > self.window_bytes:
+                return None  # alone it leaves always: it may be larger than the window of smaller segments
             wanted_bytes = min(size, self.segment_bytes)  # it may be larger than a burst is now
             if self._paced_bytes(wanted_bytes, now_us) < wanted_bytes:
                 return None
