@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tests.support import Pair
 from tests.wire.test_transfer import SEGMENT
-from txutp import LedbatPlusPlus, Settings
+from txutp import Ledbat, LedbatPlusPlus, Settings, Shallow
 from txutp.core.congestion.interface import Acknowledgement
 from txutp.core.congestion.ledbatpp import TARGET_DELAY_US, gain, window_change
 from txutp.core.rtt import RoundTrip
@@ -151,3 +153,37 @@ def test_on_a_link_it_fills_and_leaves_and_comes_back() -> None:
     assert min(windows[100:]) == 2
     assert 40_000 < sorted(queues)[1_000] < 75_000
     assert len(pair.server.received) > 0.75 * 30 * 1_250_000
+
+
+# -- any order of events --
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(["ack", "ack", "round", "loss", "timeout", "spurious"]), st.integers(0, 200_000)),
+    max_size=60,
+)
+
+CUT_IN_SLOWDOWN = [("loss", 0), ("ack", 0), ("spurious", 0), ("timeout", 0), ("spurious", 0)]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.sampled_from([Shallow, Ledbat, LedbatPlusPlus]), EVENTS)
+@example(LedbatPlusPlus, CUT_IN_SLOWDOWN)
+def test_a_window_is_a_number_after_any_events(congestion: type, events: list[tuple[str, int]]) -> None:
+    """Also where a cut turns out to be for nothing in the middle of something else.  LEDBAT++'s became infinite."""
+    bench = Bench()
+    bench.controller = controller = congestion(segment_bytes=SEGMENT)
+    was_cut = False
+    for event, delay_us in events:
+        if event == "ack":
+            bench.ack(delay_us)
+        elif event == "round":
+            bench.round(delay_us)
+        elif event == "loss":
+            controller.on_loss(bench.now_us, SEGMENT, True)
+            was_cut = True
+        elif event == "timeout":
+            controller.on_timeout(bench.now_us)
+            was_cut = True
+        elif was_cut:
+            controller.on_spurious(bench.now_us)
+        assert SEGMENT / 50 <= controller.window_bytes < 1 << 40

@@ -121,7 +121,12 @@ class LedbatPlusPlus:
         self.slow_start = True
 
     def on_spurious(self, now_us: int) -> None:
-        window, self._threshold, self.slow_start = self._before_cut
+        window, threshold, slow_start = self._before_cut
+        if self._slowdown_started_us >= 0:
+            # the queue shall drain all the same; the ramp behind it ends where the cut began
+            self._threshold = max(self._threshold, window, threshold if threshold < float("inf") else 0.0)
+            return
+        self._threshold, self.slow_start = threshold, slow_start
         self._set_window(max(self._window, window))
 
     def _grow(self, ack: Acknowledgement, delay_us: int | None) -> None:
