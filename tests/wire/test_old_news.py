@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from twisted.internet import error
 
-from tests.support import CLIENT, PORT, SERVER, Accepting, ScriptedClient, ScriptedServer, Stream
+from tests.support import CLIENT, PORT, SERVER, Accepting, Pair, ScriptedClient, ScriptedServer, Stream
 from tests.wire.test_transfer import pattern
-from txutp import Settings, UTPClientEndpoint, UTPServerEndpoint
+from txutp import Ledbat, LedbatPlusPlus, Settings, Shallow, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.connection import STATE_REPEATS
 from txutp.core.packet import ST_STATE
 from txutp.testing import Link, Network
@@ -151,3 +152,30 @@ def test_an_icmp_error_counts_as_long_as_nothing_but_syn_acks_came() -> None:
     scene.client_reactor.network.ports[scene.peer.remote].protocol.touch(scene.client.connection)
     scene.run(0.001)
     assert scene.client.lost_type is error.ConnectionLost
+
+
+# -- packets that come twice --
+
+
+@pytest.mark.parametrize("path", [{}, {"reorder": 0.02}], ids=str)
+@pytest.mark.parametrize("congestion", [Shallow, Ledbat, LedbatPlusPlus])
+def test_a_path_that_doubles_every_other_packet_takes_little_of_the_rate(
+    congestion: type, path: dict[str, Any]
+) -> None:
+    """Acks for what came twice are no signs of loss.  LEDBAT fell to a third of the rate, and the others to half."""
+
+    def upload(duplicate: float) -> tuple[int, int]:
+        """How many bytes arrive in 8 s over 10 Mbit/s and 50 ms, and how many segments leave again."""
+        pair = Pair(
+            Link(delay_us=25_000, rate_bytes_per_second=1_250_000, queue_bytes=250_000, duplicate=duplicate, **path),
+            Link(delay_us=25_000, duplicate=duplicate, **path),
+            settings=Settings(congestion=congestion),
+        )
+        pair.client.transport.write(bytes(10_000_000))  # type: ignore[union-attr]
+        pair.run(8)
+        return len(pair.server.received), pair.client.connection.sending.segments_resent
+
+    single_bytes, _ = upload(0.0)
+    double_bytes, resent_segments = upload(0.5)
+    assert double_bytes > 0.6 * single_bytes
+    assert resent_segments < 40

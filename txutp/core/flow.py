@@ -18,6 +18,7 @@ from typing import Any
 from txutp.core.congestion.crowd import Crowd
 from txutp.core.congestion.interface import Controller
 from txutp.core.congestion.steering import Steering
+from txutp.core.delay import NOT_A_SAMPLE
 from txutp.core.gaps import GapSearch
 from txutp.core.mtu import MtuSearch
 from txutp.core.packet import HEADER_BYTES
@@ -371,6 +372,15 @@ class Flow(SendBuffer):
         head = self.runs[0]
         # An answer to a tail probe may come sooner than any before: what left earlier has been unanswered for long.
         earliest_us = 0 if self._probes else round_trip.minimum_us * SOONEST_ANSWER_PERCENT // 100
+        if (
+            self.nameless_segments
+            and ack >= first_unacked
+            and not head.resent >> first_unacked - head.first & 1
+            and difference_us not in NOT_A_SAMPLE
+        ):
+            # Nothing was missing there: the duplicate acks were for what came twice, or early.  npm's utp, which tells
+            # no time, shows too little to be sure.
+            self.nameless_segments = 0
         progress, acked_bytes, newest = self.acknowledge(ack, selective, now_us - earliest_us)
         sample_us = 0
         if newest is not None:
@@ -397,8 +407,9 @@ class Flow(SendBuffer):
             self._duplicate_acks = 0
             if self._gaps is not None:
                 acked_bytes = self._gaps.uncredited(acked_bytes, self.nameless_segments > 0)
-        elif pure_ack and ack == self.first_unacked - 1:
-            # RFC 5681 section 2; a selective ack that says nothing new is one too
+        elif pure_ack and ack == self.first_unacked - 1 and not self.selective_seen:
+            # RFC 5681 section 2; a selective ack that says nothing new is one too.  A peer that names what came behind
+            # a gap shows gaps by that alone (RFC 6675 2).
             acked_bytes, sample_us = self._on_duplicate_ack(difference_us, now_us)
 
         # how long it took
