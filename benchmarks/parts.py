@@ -36,7 +36,7 @@ class Sizes:
     idle_crowd: int = 100_000
     idle_seconds: float = 30.0  # a keepalive of each connection
     steered_connections: int = 500_000  # two datagrams each
-    hostile_datagrams: int = 1_000_000  # of 1,000 bytes; fewer of longer ones
+    hostile_datagrams: int = 1_000_000  # of each kind
 
 
 FULL = Sizes()

@@ -15,22 +15,27 @@ import random
 import statistics
 import sys
 import time
+from array import array
 from collections.abc import Callable
 
 from txutp.core.connection import Connection
 from txutp.core.multiplexer import Multiplexer
 from txutp.core.packet import HEADER, HEADER_BYTES, ST_DATA, ST_FIN, ST_RESET, ST_STATE, ST_SYN, encode_selective_ack
 from txutp.core.settings import Settings
-from txutp.core.states import CONNECTED
+from txutp.core.states import CLOSED, CONNECTED
 
 PEER = ("10.0.0.9", 9)
 SYN_ID = 100
 RECEIVE_ID = SYN_ID + 1
 FIRST = 2  # the number of the peer's first DATA
 
-# Datagrams that are made before the clock starts, and the time between two of them.
+# Datagrams that are made before the clock starts, their bytes where they are large, and the time between two of them.
 CHUNK = 500
+CHUNK_BYTES = 10_000_000
 STEP_US = 20
+
+# The part of the datagrams behind which memory is looked at first.
+FIRST_PART = 10
 
 # The largest datagram of an attacker.
 LARGEST_BYTES = 64_000
@@ -72,6 +77,7 @@ class Server:
         self.multiplexer.listening = True
         self.now_us = 1_000_000
         self.reads = True
+        self.answers_ends = False  # whether the server ends its half when a peer has
         self.unreachable = False  # whether what comes are ICMP errors that quote such datagrams
 
     def receive(self, datagram: bytes, address: tuple[str, int]) -> None:
@@ -92,17 +98,19 @@ class Server:
             for connection in touched:
                 if self.reads and connection.receiving.ready_bytes:
                     connection.take(1 << 20)
+                if self.answers_ends and connection.at_eof:
+                    connection.close(self.now_us)
                 connection.touched = False
                 while connection.next_batch(self.now_us) is not None:
                     pass
-                multiplexer.schedule(connection)
+                if connection.state == CLOSED:
+                    multiplexer.forget(connection, self.now_us)
+                else:
+                    multiplexer.schedule(connection)
         multiplexer.replies.clear()
         deadline_us = multiplexer.next_deadline_us()
         if deadline_us is not None and deadline_us <= self.now_us:
             multiplexer.handle_timeouts(self.now_us)
-            for connection in multiplexer:
-                if connection.state != CONNECTED and connection.close_reason:
-                    multiplexer.forget(connection, self.now_us)
 
     def connected(self) -> Connection:
         """The connection of the peer; made when it is asked for first."""
@@ -174,6 +182,52 @@ def flooded(server: Server) -> None:
 def wrong_cookies(server: Server) -> Make:
     flooded(server)
     return lambda n: (segment(ST_DATA, n, n >> 4, n >> 8, 1 << 20, payload=b"x"), ("10.1.1.1", 1 + n % 60_000))
+
+
+def whole_connections(server: Server, *rest: bytes) -> Make:
+    """Connections of new addresses: a SYN, DATA that proves the address, and these packets of the peer."""
+    server.multiplexer._random_bytes = bytes  # our initial sequence number is always 0, so that the ack is known
+    steps = (
+        segment(ST_SYN, SYN_ID, FIRST - 1, 0, 1 << 20),
+        packet(ST_DATA, FIRST, -1, payload=b"x"),
+        *rest,
+    )
+
+    def make(number: int) -> tuple[bytes, tuple[str, int]]:
+        client, step = divmod(number, len(steps))
+        return steps[step], (f"10.{client >> 16 & 255}.{client >> 8 & 255}.{client & 255}", 1 + client % 60_000)
+
+    return make
+
+
+def connections_that_are_reset(server: Server) -> Make:
+    return whole_connections(server, packet(ST_RESET, FIRST, -1))
+
+
+def connections_that_end_well(server: Server) -> Make:
+    """The server ends each as soon as its peer has, and the peer acknowledges that."""
+    server.answers_ends = True
+    return whole_connections(server, packet(ST_FIN, FIRST + 1, -1), packet(ST_STATE, FIRST + 2, 0))
+
+
+def connections_that_are_left(server: Server) -> Make:
+    """The same without that ack."""
+    server.answers_ends = True
+    return whole_connections(server, packet(ST_FIN, FIRST + 1, -1))
+
+
+def right_cookies(server: Server) -> Make:
+    """Proofs of SYN cookies that were never asked for: each makes a connection, for which an older one has to go."""
+    flooded(server)
+    lifetime_us = server.multiplexer.settings.half_open_timeout_us
+    make_cookie = server.multiplexer._cookies.make
+
+    def make(number: int) -> tuple[bytes, tuple[str, int]]:
+        address = f"10.2.{number >> 8 & 255}.{number & 255}", 1 + (number >> 16) % 60_000
+        cookie = make_cookie(address, SYN_ID, FIRST - 1, lifetime_us, server.now_us)
+        return packet(ST_STATE, FIRST, cookie - 1), address
+
+    return make
 
 
 def garbage(server: Server) -> Make:
@@ -332,6 +386,10 @@ BEFORE = {
     "SYNs of one address": syns_of_one_source,
     "the same SYN": the_same_syn,
     "wrong answers to SYN cookies": wrong_cookies,
+    "right answers to SYN cookies": right_cookies,
+    "connections of new addresses, with a RESET": connections_that_are_reset,
+    "connections of new addresses, with a FIN": connections_that_end_well,
+    "connections of new addresses, with a FIN and no ack of ours": connections_that_are_left,
     "no uTP, 1,201 bytes": garbage,
     "DATA with unknown ids": unknown_ids,
     "RESETs with unknown ids": unknown_resets,
@@ -368,16 +426,34 @@ def honest(server: Server, size: int) -> Make:
     return lambda n: (packet(ST_DATA, FIRST + n, ack, payload=payload), PEER)
 
 
-def microseconds(server: Server, make: Make, count: int) -> float:
-    """For each datagram: the median of many chunks."""
-    times = []
-    for start in range(0, count, CHUNK):
-        datagrams = [make(number) for number in range(start, start + CHUNK)]
-        began = time.perf_counter()
-        for datagram, address in datagrams:
-            server.receive(datagram, address)
-        times.append((time.perf_counter() - began) / CHUNK * 1e6)
-    return statistics.median(times)
+class Meter:
+    """Lets a server receive datagrams, and notes how long that takes."""
+
+    def __init__(self, server: Server, make: Make, size: int) -> None:
+        """``size`` is the length of a datagram in bytes."""
+        self._server = server
+        self._make = make
+        self._chunk = max(min(CHUNK, CHUNK_BYTES // size), 1)
+        self._times = array("d")
+        self.count = 0
+
+    def receive(self, count: int) -> None:
+        """Receive so many more."""
+        server, make = self._server, self._make
+        end = self.count + count
+        while self.count < end:
+            numbers = range(self.count, min(self.count + self._chunk, end))
+            datagrams = [make(number) for number in numbers]
+            began = time.perf_counter()
+            for datagram, address in datagrams:
+                server.receive(datagram, address)
+            self._times.append((time.perf_counter() - began) / len(numbers) * 1e6)
+            self.count = numbers.stop
+
+    @property
+    def microseconds(self) -> float:
+        """For each datagram: the median of the chunks."""
+        return statistics.median(self._times)
 
 
 def resident_bytes() -> int:
@@ -394,13 +470,27 @@ def main() -> None:
     make = KINDS[phase][kind](server)
     size = len(make(0)[0])
     gc.disable()
-    microseconds(server, make, CHUNK)  # what is made once is not counted
+    hostile = Meter(server, make, size)
+    hostile.receive(CHUNK)  # what is made once is not counted
     before = resident_bytes()
-    hostile_us = microseconds(server, make, max(count * 1_000 // max(size, 1_000), CHUNK))
+    hostile.receive(count // FIRST_PART)
+    first = resident_bytes() - before
+    hostile.receive(count - count // FIRST_PART)
     grown = resident_bytes() - before
-    usual = Server()
-    honest_us = microseconds(usual, honest(usual, size), min(count, HONEST_DATAGRAMS))
-    print(json.dumps({"hostile_us": hostile_us, "honest_us": honest_us, "grown_kib": grown / 1024, "bytes": size}))
+    usual_server = Server()
+    usual = Meter(usual_server, honest(usual_server, size), size)
+    usual.receive(min(count, HONEST_DATAGRAMS))
+    print(
+        json.dumps(
+            {
+                "hostile_us": hostile.microseconds,
+                "honest_us": usual.microseconds,
+                "first_kib": first / 1024,
+                "grown_kib": grown / 1024,
+                "bytes": size,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":
