@@ -98,6 +98,36 @@ def test_the_share_of_a_host_is_taken_from_that_host() -> None:
     assert peers
 
 
+def test_a_syn_beyond_both_limits_is_refused_and_costs_nobody_a_place() -> None:
+    """The port is full, and so is the host's share: a half-open connection of another host would go in vain."""
+    scene, _ = full(Settings(maximum_connections=3, maximum_connections_per_address=1), 2)
+    half_open = ScriptedPeer(scene.network.reactor("10.0.0.20"))
+    half_open.syn(1_000, 5_000)
+    scene.run(0.001)
+    multiplexer = scene.ports[0]._utp.multiplexer
+    before = list(multiplexer)
+    second = ScriptedPeer(scene.network.reactor("10.0.0.10"))
+    second.syn(2_000, 7_000)
+    scene.run(0.001)
+    assert list(multiplexer) == before
+    assert len(before) == 3
+    assert scene.ports[0].stats().syns_refused == 1
+
+
+def test_a_syn_to_a_port_whose_limit_was_lowered_is_refused() -> None:
+    scene, _ = full(Settings(maximum_connections=4), 2)
+    half_open = ScriptedPeer(scene.network.reactor("10.0.0.20"))
+    half_open.syn(1_000, 5_000)
+    scene.run(0.001)
+    multiplexer = scene.ports[0]._utp.multiplexer
+    multiplexer.change_settings(Settings(maximum_connections=1))
+    second = ScriptedPeer(scene.network.reactor("10.0.0.30"))
+    second.syn(2_000, 7_000)
+    scene.run(0.001)
+    assert scene.ports[0].stats().syns_refused == 1
+    assert {connection.address[0] for connection in multiplexer} >= {"10.0.0.10", "10.0.0.11"}
+
+
 def test_our_own_connections_find_room_too() -> None:
     scene, _ = full(Settings(maximum_connections=3))
     multiplexer = scene.ports[0]._utp.multiplexer

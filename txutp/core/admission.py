@@ -107,7 +107,10 @@ class Admission:
         if giving_way is not None:
             if giving_way not in self.half_open:
                 return COOKIE  # a proven connection is not evicted for a SYN
-            self.make_room(host, settings, now_us)
+            try:
+                self.make_room(host, settings, now_us)
+            except ConnectionRefused:
+                return REFUSE  # limits that were lowered: more than one connection would have to go
         return REMEMBER
 
     def make_room(self, host: str, settings: Settings, now_us: int) -> None:
@@ -119,11 +122,15 @@ class Admission:
             self._evict(connection)
 
     def _limit_reached(self, host: str, settings: Settings) -> str | None:
-        """Returns the name of a limit that forbids one more connection; None if there is none."""
-        if len(self._connections) + self._kept >= settings.maximum_connections:
-            return "maximum_connections"
+        """Returns the name of a limit that forbids one more connection; None if there is none.
+
+        That of the host comes first: what gives way to it is a place of the port as well, and no connection of another
+        host goes in vain.
+        """
         if self._per_host.get(host, 0) >= settings.maximum_connections_per_address:
             return "maximum_connections_per_address"
+        if len(self._connections) + self._kept >= settings.maximum_connections:
+            return "maximum_connections"
         return None
 
     def _who_gives_way(self, reached: str, host: str, now_us: int) -> Connection | None:
