@@ -68,6 +68,10 @@ class Worker:
         self.tell()
         return self.line()
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def finish(self) -> None:
         """Wait until it has ended by itself, and well."""
         if self._process.wait():
