@@ -1,8 +1,8 @@
-"""What a connection had received, and its paused reader had not taken, when the connection ended.
+"""Received data that a paused reader had not taken when the connection ended.
 
-The end never overtakes it.  The connection leaves the multiplexer at once; the transport keeps what is unread, and
-``transport.py`` gives it an ``Unread`` in the place of the UDP port, which may be closed by now.  When the reader
-resumes it gets the rest, and behind that ``connectionLost``.
+The end never overtakes the data.  The connection leaves the multiplexer at once; the transport keeps the unread data,
+and gets an ``Unread`` in the place of the UDP port, which may be closed by then.  When the reader resumes, it gets the
+rest, and behind the rest ``connectionLost``.
 
 Until then the connection counts for the limits of its port: on connections, and on memory for received data.
 """
@@ -23,7 +23,7 @@ from txutp.timers import Timer, call_later
 class Unread:
     """Stands in for the UDP port of a connection that has ended, until its reader has taken everything.
 
-    A reactor that stops ends the wait: then the protocol hears of the end although something is left.
+    A reactor that stops ends the wait: then the protocol hears of the end although data is left.
     """
 
     def __init__(self, transport: Any, connection: Connection) -> None:
@@ -42,17 +42,17 @@ class Unread:
     # -- called by the transport, as a UTPProtocol is --
 
     def touch(self, connection: Connection) -> None:
-        """The transport wants to be settled: in the next turn of the reactor."""
+        """Settle the transport in the next turn of the reactor."""
         if self._call is None:
             self._call = call_later(self.reactor, 0, self._settle)
 
     def abort(self, connection: Connection) -> None:
-        """The application wants no more of it."""
+        """The application has aborted the connection."""
         connection.close_reason = ABORTED
         self.touch(connection)
 
     def close(self) -> None:
-        """The protocol hears of the end now."""
+        """The transport tells its protocol of the end now: give the connection's places back."""
         self.utp.multiplexer.release_unread(self._connection)
         call, self._call = self._call, None
         if call is not None:
@@ -71,19 +71,19 @@ class Unread:
         transport.settle()
 
     def _give_up(self) -> None:
-        """The reactor stops, and nobody can take anything any more."""
+        """The reactor stops, so the reader takes no more data."""
         self._shutdown_trigger = None
         transport = self._transport
         transport.settle()
         if transport.connected:
             if self._connection.close_reason == DONE:
-                # of a complete stream its reader has not had everything
+                # the stream is complete, but its reader has not taken all of it
                 self._connection.close_reason = PORT_CLOSED
             transport.disconnecting = True
             transport.settle()
 
 
 def is_leaving(protocol: Any) -> bool:
-    """Whether TLS, or another wrapper, closes: it may wait for an answer that it can never have."""
+    """Whether TLS, or another wrapper, is closing: it may wait for an answer that cannot come any more."""
     protocol = getattr(protocol, "_wrappedProtocol", protocol)  # of an endpoint
     return isinstance(protocol, ProtocolWrapper) and bool(protocol.disconnecting)

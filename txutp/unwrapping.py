@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from txutp.transport import UTPTransport
 
-# More layers than any program stacks; a loop of transports ends here.
+# Maximum number of layers, more than any program stacks; it ends a loop of transports.
 MAXIMUM_LAYERS = 32
 
 
 def utp_transport(transport: object) -> UTPTransport:
     """Return the uTP transport that ``transport`` is, or that carries it.
 
-    Layers whose ``transport`` attribute holds the next one are looked through, as those of
-    ``twisted.protocols.tls`` and ``twisted.protocols.policies`` do.  TypeError says that the stream is not uTP's;
-    ``speaks_utp`` asks for no more than that.
+    The function follows the ``transport`` attribute from layer to layer, as those of ``twisted.protocols.tls`` and
+    ``twisted.protocols.policies`` have it.  Raises TypeError if the stream is not uTP; ``speaks_utp`` only asks whether
+    it is.
 
-    To a type checker ``isinstance(self.transport, UTPTransport)`` looks impossible, for ``ITransport`` is no base class
-    of anything; it then skips the code behind it.  This function has no such trap.
+    A type checker considers ``isinstance(self.transport, UTPTransport)`` impossible, because ``ITransport`` is not a
+    base class, and skips the code behind it.  With this function it does not.
     """
     layer = transport
     for _ in range(MAXIMUM_LAYERS):
@@ -33,7 +33,7 @@ def utp_transport(transport: object) -> UTPTransport:
 
 
 def speaks_utp(transport: object) -> bool:
-    """Whether the stream is uTP's, at once or below layers as above; False for TCP and for everything else."""
+    """Whether a transport is uTP, or a layer above uTP; False for TCP and for everything else."""
     try:
         utp_transport(transport)
     except TypeError:
