@@ -216,7 +216,7 @@ def bound_socket(file_descriptor: int) -> socket.socket:
     except OSError as problem:
         if copy >= 0:
             os.close(copy)
-        raise ValueError(f"file descriptor {file_descriptor} is no open socket: {problem}") from problem
+        raise ValueError(f"file descriptor {file_descriptor} is not an open socket: {problem}") from problem
     try:
         wrong = what_is_wrong_with(taken)
         if wrong:

@@ -194,8 +194,8 @@ def test_no_terminal_is_left_in_non_blocking_mode(tmp_path: Path) -> None:
         (["-4", "-6", "127.0.0.1", "80"], "-4 and -6 exclude each other"),
         (["-w", "soon", "127.0.0.1", "80"], "write it like 250ms, 5s or 2min"),
         (["--exec", "no-such-command", "127.0.0.1", "80"], "There is no command 'no-such-command'"),
-        (["carrier-pigeon:80"], "is no client endpoint string"),
-        (["-l", "utp:http:colour=red"], "is no server endpoint string"),
+        (["carrier-pigeon:80"], "is not a client endpoint string"),
+        (["-l", "utp:http:colour=red"], "is not a server endpoint string"),
     ],
 )
 def test_wrong_usage_is_answered_with_what_is_right(arguments: list[str], words: str) -> None:

@@ -220,7 +220,7 @@ def test_damaged_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("This is no capture at all, only text.", encoding="utf-8")
     with (tmp_path / "link").open("wb") as file:
         dpkt.pcap.Writer(file, linktype=250).writepkt(b"x", ts=1)
-    for name, words in (("text", "is no capture"), ("link", "link of type 250")):
+    for name, words in (("text", "is not a capture"), ("link", "link of type 250")):
         done = run("dump", str(tmp_path / name))
         assert (done.returncode, done.stdout) == (EXIT_UNREADABLE, "")
         assert words in done.stderr

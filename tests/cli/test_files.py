@@ -98,7 +98,7 @@ def test_files_and_folders_arrive_as_they_are(tmp_path: Path) -> None:
     status = (there / "alone").stat()
     assert (status.st_mode & 0o777, status.st_mtime_ns) == (0o751 & ~_umask(), 1_234_567_890_123_456_789)
     assert "link is not sent: it is a symbolic link." in sending.said
-    assert "fifo is not sent: it is no regular file." in sending.said
+    assert "fifo is not sent: it is not a regular file." in sending.said
     checked = subprocess.run(["sha256sum", "-c", "--quiet"], input=printed, cwd=there, check=False)
     assert checked.returncode == 0
 

@@ -206,7 +206,7 @@ async def test_a_socket_is_adopted_or_left_as_it_was(call: str, monkeypatch: pyt
 @pytest_twisted.ensureDeferred
 async def test_a_descriptor_that_is_no_socket_leaves_none() -> None:
     async with nothing_left():
-        with open(os.devnull, "rb") as nothing, pytest.raises(ValueError, match="is no open socket"):
+        with open(os.devnull, "rb") as nothing, pytest.raises(ValueError, match="is not an open socket"):
             adoptUTPPort(reactor, nothing.fileno(), Accepting())
 
 

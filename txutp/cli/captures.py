@@ -60,7 +60,7 @@ class Capture:
             try:
                 reader = dpkt.pcap.UniversalReader(file)
             except (ValueError, dpkt.dpkt.Error) as problem:
-                raise UnreadableCapture(f"{self._path} is no capture: {problem}") from problem
+                raise UnreadableCapture(f"{self._path} is not a capture: {problem}") from problem
             link_type = reader.datalink()
             if link_type not in LINK_LAYERS and link_type not in RAW_IP:
                 raise UnreadableCapture(f"{self._path} was captured on a link of type {link_type}, which is not known")

@@ -21,7 +21,7 @@ from txutp.endpoints import host_and_port
 
 @click.command(
     short_help="Show uTP packets and connections in a capture.",
-    epilog=f"Exit codes: {EXIT_UNREADABLE} the file is no capture, or damaged.",
+    epilog=f"Exit codes: {EXIT_UNREADABLE} the file is not a capture, or damaged.",
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-s", "--summary", is_flag=True, help="Show the connections only, not their packets.")

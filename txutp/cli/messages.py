@@ -95,14 +95,14 @@ def sentence_of(message: dict[str, Any]) -> str:
 def count(value: Any, lowest: int = 0, highest: int = LARGEST_COUNT) -> int:
     """Returns a whole number in a range."""
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise ProtocolError(f"this is no whole number from {lowest} to {highest}")
+        raise ProtocolError(f"this is not a whole number from {lowest} to {highest}")
     return value
 
 
 def quantity(value: Any, lowest: float = 0.0, highest: float = 1e15) -> float:
     """Returns a finite number in a range."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value <= highest:
-        raise ProtocolError(f"this is no number from {lowest:g} to {highest:g}")
+        raise ProtocolError(f"this is not a number from {lowest:g} to {highest:g}")
     return float(value)
 
 

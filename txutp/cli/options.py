@@ -33,7 +33,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         try:
             return amount_of(str(value), UNITS_US, "s")[0] / SECOND_US
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time; write it like 250ms, 5s or 2min", param, ctx)
+            self.fail(f"{value!r} is not a time; write it like 250ms, 5s or 2min", param, ctx)
 
 
 DURATION = Duration()
@@ -68,7 +68,7 @@ def client_endpoint(reactor: Any, text: str) -> Any:
     try:
         return clientFromString(reactor, text)
     except Exception as problem:
-        raise click.BadParameter(f"{text!r} is no client endpoint string: {problem}") from problem
+        raise click.BadParameter(f"{text!r} is not a client endpoint string: {problem}") from problem
 
 
 def server_endpoint(reactor: Any, text: str) -> Any:
@@ -76,7 +76,7 @@ def server_endpoint(reactor: Any, text: str) -> Any:
     try:
         return serverFromString(reactor, text)
     except Exception as problem:
-        raise click.BadParameter(f"{text!r} is no server endpoint string: {problem}") from problem
+        raise click.BadParameter(f"{text!r} is not a server endpoint string: {problem}") from problem
 
 
 def utp_string(*parts: str, **options: str | None) -> str:

@@ -113,7 +113,7 @@ def thinned(points: Points) -> Points:
 
 @click.command(
     short_help="Draw a qlog trace.",
-    epilog=f"Exit codes: {EXIT_UNREADABLE} the file is no qlog trace, or there is nothing in it to draw.",
+    epilog=f"Exit codes: {EXIT_UNREADABLE} the file is not a qlog trace, or there is nothing in it to draw.",
 )
 @click.argument("trace", metavar="FILE.qlog", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(

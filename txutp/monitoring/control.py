@@ -134,7 +134,7 @@ def remove_stale(path: str) -> None:
     except OSError as problem:
         raise CannotListenError(None, path, problem) from problem
     if not stat.S_ISSOCK(mode):
-        raise CannotListenError(None, path, OSError(errno.EEXIST, "there is a file that is no socket"))
+        raise CannotListenError(None, path, OSError(errno.EEXIST, "a file that is not a socket is in the way"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -161,7 +161,9 @@ def checked_labels(labels: Labels) -> dict[str, str]:
     """Returns a copy; ``ValueError`` says which name Prometheus would not take."""
     for name in labels:
         if not (name.isascii() and name.isidentifier()) or name.startswith("__"):
-            raise ValueError(f"{name!r} is no name of a label: letters, digits and underscores, and no digit first")
+            raise ValueError(
+                f"{name!r} is not the name of a label: letters, digits and underscores, and no digit first"
+            )
         if name in ("port", "state", "peer", "id"):
-            raise ValueError(f"{name!r} is the name of a label that the metrics have anyway")
+            raise ValueError(f"{name!r} is a label of the metrics already")
     return {name: str(value) for name, value in labels.items()}

@@ -89,7 +89,7 @@ def read_qlog(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Iterator[di
     records = _records(Path(path))
     header = next(records, None)
     if header is None or header.get("qlog_format") != "JSON-SEQ" or "qlog_version" not in header:
-        raise NotAQlogFile(f"{path} is no qlog file with JSON text sequences")
+        raise NotAQlogFile(f"{path} is not a qlog file with JSON text sequences")
     return header, (record for record in records if isinstance(record.get("data"), dict))
 
 

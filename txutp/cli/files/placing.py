@@ -71,7 +71,7 @@ class Place:
         except OSError as problem:
             os.close(descriptor)
             if problem.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise NotStored(EXISTS, f"{shown((name,))} is there and is no folder") from problem
+                raise NotStored(EXISTS, f"{shown((name,))} exists and is not a folder") from problem
             raise not_stored(problem) from problem
         except NotStored:
             os.close(descriptor)
@@ -127,7 +127,7 @@ class Incoming:
             there = None
         if there is not None:
             if not stat.S_ISREG(there.st_mode):
-                raise NotStored(EXISTS, "something of this name is there that is no regular file")
+                raise NotStored(EXISTS, "a file of this name exists that is not a regular file")
             if there.st_size == self.offer.size_bytes:
                 descriptor = os.open(self._name, os.O_RDONLY | OPENING, dir_fd=self._folder)
                 try:
@@ -156,7 +156,7 @@ class Incoming:
         try:
             status = os.fstat(part)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-                raise NotStored(EXISTS, f"{self._part_name} is there and is no incomplete file of ours")
+                raise NotStored(EXISTS, f"{self._part_name} exists and is not an incomplete file of txutp")
             try:
                 fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

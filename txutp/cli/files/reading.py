@@ -17,7 +17,7 @@ READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0
 
 # Why something is left out that could not be a file there.
 IS_LINK = "it is a symbolic link"
-IS_SPECIAL = "it is no regular file"
+IS_SPECIAL = "it is not a regular file"
 LEFT_OUT = (IS_LINK, IS_SPECIAL)
 
 

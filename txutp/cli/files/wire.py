@@ -76,7 +76,7 @@ class Offer:
 
 def _path(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ProtocolError("this is no list of names")
+        raise ProtocolError("this is not a list of names")
     if not 1 <= len(value) <= DEEPEST_PATH:
         raise ProtocolError(f"this has no name, or more than {DEEPEST_PATH} of them")
     return tuple(value)
@@ -95,7 +95,7 @@ def _reason(value: Any) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ProtocolError("this is no text")
+        raise ProtocolError("this is not a text")
     return value
 
 
@@ -121,11 +121,11 @@ def name_problem(name: str, paths: ModuleType = os.path) -> str | None:
     ``paths`` says what names mean on a system: ``posixpath`` or ``ntpath``.
     """
     if name in ("", ".", ".."):
-        return f"{name!r} is no name of a file"
+        return f"{name!r} is not the name of a file"
     if "\0" in name:
         return "a name of a file has no NUL"
     if paths.basename(name) != name or paths.splitdrive(name)[0]:
-        return "a name of a file is no path"
+        return "the name of a file is not a path"
     if len(name) > 1 and paths.sep == "\\" and (name[-1] in " ." or ":" in name or _is_device(name)):
         return "Windows has no files of such a name"
     try:

@@ -28,7 +28,7 @@ class Quantity(click.ParamType):  # type: ignore[type-arg]
         match = re.fullmatch(r"(\d+\.?\d*|\.\d+)([kmgt]?)", str(value).lower())
         number = round(float(match[1]) * MULTIPLES[match[2]]) if match else 0
         if number < 1:
-            self.fail(f"{value!r} is no {self.name}; write it like 500, 64K or 10M", param, ctx)
+            self.fail(f"{value!r} is not a {self.name}; write it like 500, 64K or 10M", param, ctx)
         return number
 
 
@@ -85,7 +85,7 @@ class Options:
             raise click.UsageError("The server's endpoint goes behind -c.")
         where = self.endpoint if self.server else self.destination
         if self.server and where is not None and not is_endpoint_string(where):
-            raise click.UsageError(f"{where!r} is no endpoint string; a port goes behind -p, an address behind -B.")
+            raise click.UsageError(f"{where!r} is not an endpoint string; a port goes behind -p, an address behind -B.")
         if where is not None and is_endpoint_string(where):
             for name, letter in (("port", "-p"), ("bind", "-B"), ("ipv4", "-4"), ("ipv6", "-6")):
                 if options[name] not in (None, False):

@@ -216,7 +216,7 @@ class Sample:
 
 def _rows(value: Any) -> list[list[Any]]:
     if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
-        raise ProtocolError("this is no list of lists")
+        raise ProtocolError("this is not a list of lists")
     return value
 
 
