@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -62,6 +63,21 @@ def test_demo_as_table() -> None:
     assert done.stdout.count("identical") == 2
     assert done.stdout.count("Mbit/s") == 2
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_the_table_of_the_demonstration_fits(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is wider than the screen, and no word or number is broken or cut off."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    done = run("demo", "--megabytes", "1")
+
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "…" not in done.stdout
+    for name in ("bytes received", "sha256 received", "round trip", "retransmitted"):
+        [line] = [line for line in lines if name in line]
+        assert re.search(rf"{name}\W+\w.*\w", line)
+    assert done.stdout.count("1,000,000") == 4
 
 
 def test_quiet() -> None:

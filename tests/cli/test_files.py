@@ -266,6 +266,8 @@ def test_files_that_cannot_be_read_or_change_do_not_arrive(tmp_path: Path) -> No
         done = run("send", str(tmp_path / "missing"), str(tmp_path / "good"), "127.0.0.1", receiving.port())
     assert done.returncode == EXIT_UNREADABLE
     assert "missing is not sent: No such file or directory." in done.stderr
+    done = run("send", str(tmp_path / "missing"), "127.0.0.1", "9")
+    assert (done.returncode, done.stderr.count("\n")) == (EXIT_UNREADABLE, 1)
 
     growing = tmp_path / "growing"
     growing.write_bytes(bytes_of(20_000_000))

@@ -13,7 +13,15 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 from twisted.internet.defer import CancelledError, Deferred
@@ -35,6 +43,9 @@ from txutp.cli.output import (
 PROGRESS_SECONDS = 0.1
 BAR_COLUMNS = 28  # of 80 this leaves room for the ^C that a terminal shows; where it wraps, a bar stays behind
 SHOWN_HASH_DIGITS = 16
+# Below this width a screen gets no bars, and a table without lines that has shorter hashes.
+NARROW_COLUMNS = 72
+NARROW_HASH_DIGITS = 7
 
 
 @click.command(
@@ -97,7 +108,8 @@ def demo(megabytes: int, as_json: bool, quiet: bool) -> None:
         if as_json:
             click.echo(json.dumps(as_dictionary(outcome), indent=2))
         elif not quiet:
-            Console(highlight=False).print(as_table(outcome))
+            console = Console(highlight=False)
+            console.print(as_table(outcome, console.width < NARROW_COLUMNS))
         if not outcome.identical:
             give_up("What arrived is not what was sent.", EXIT_DIFFERENT)
 
@@ -132,12 +144,13 @@ class Bars:
     """A progress bar for each direction, on standard error."""
 
     def __init__(self, total_bytes: int) -> None:
+        console = Console(stderr=True)
+        narrow = console.width < NARROW_COLUMNS
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(BAR_COLUMNS),
-            TransferredColumn(),
+            *([TaskProgressColumn()] if narrow else [BarColumn(BAR_COLUMNS), TransferredColumn()]),
             TransferSpeedColumn(),
-            console=Console(stderr=True),
+            console=console,
             # Drawn by a call of the reactor: a thread would take time from what it shows.
             auto_refresh=False,
             transient=True,
@@ -164,12 +177,13 @@ class Bars:
         self._progress.refresh()
 
 
-def as_table(outcome: Outcome) -> Table:
-    """The outcome for people."""
-    table = Table()
+def as_table(outcome: Outcome, narrow: bool = False) -> Table:
+    """The outcome for people, on a screen of 40 columns at least."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False) if narrow else Table()
+    digits = NARROW_HASH_DIGITS if narrow else SHOWN_HASH_DIGITS
     table.add_column("")
-    table.add_column("to the server", justify="right")
-    table.add_column("to the client", justify="right")
+    for side in ("server", "client"):
+        table.add_column(f"to {side}" if narrow else f"to the {side}", justify="right")
     both = (outcome.to_server, outcome.to_client)
 
     def row(name: str, value: Callable[[Direction], str]) -> None:
@@ -177,11 +191,11 @@ def as_table(outcome: Outcome) -> Table:
 
     row("bytes sent", lambda direction: f"{direction.bytes_sent:,}")
     row("bytes received", lambda direction: f"{direction.bytes_received:,}")
-    row("sha256 sent", lambda direction: f"{direction.sha256_sent[:SHOWN_HASH_DIGITS]}...")
-    row("sha256 received", lambda direction: f"{direction.sha256_received[:SHOWN_HASH_DIGITS]}...")
+    row("sha256 sent", lambda direction: f"{direction.sha256_sent[:digits]}...")
+    row("sha256 received", lambda direction: f"{direction.sha256_received[:digits]}...")
     row("compared", lambda direction: "identical" if direction.identical else "[bold red]DIFFERENT")
     row("goodput", lambda direction: f"{direction.goodput_megabits_per_second:,.0f} Mbit/s")
-    row("smoothed round trip", lambda direction: f"{direction.sender['rtt']:.2f} ms")
+    row("round trip" if narrow else "smoothed round trip", lambda direction: f"{direction.sender['rtt']:.2f} ms")
     row("queue delay", lambda direction: f"{direction.sender['queue_delay']:.2f} ms")
     row("retransmitted", lambda direction: f"{direction.retransmitted_share:.2%}")
     return table

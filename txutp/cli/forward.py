@@ -45,8 +45,8 @@ WORKER_END_SECONDS = 5.0
 @click.option(
     "--grace",
     type=DURATION,
-    default=str(GRACE_SECONDS) + "s",
-    show_default="5s",
+    default=f"{GRACE_SECONDS:g}s",
+    show_default=True,
     help="Let open streams go on for this time when interrupted.",
 )
 @click.option(

@@ -188,7 +188,7 @@ class Send:
         for entry in stored:
             assert entry.sha256 is not None
             screen.result(checksum_line(entry.path, entry.sha256))
-        if not self._quiet:
+        if files and not self._quiet:
             amount = f"{scaled(progress.moved_bytes)}B in {duration(progress.seconds * 1_000)}, {scaled(rate)}bit/s"
             screen.say(f"{len(stored):,} of {counted(len(files), 'file')} stored there; {amount}.")
 
