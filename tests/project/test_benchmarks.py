@@ -270,6 +270,16 @@ def test_commands() -> None:
 
 
 @pytest.mark.skipif(bool(commands.why_not()), reason=commands.why_not())
+def test_the_memory_of_commands_does_not_grow_with_what_they_move() -> None:
+    """Sixteen times as much takes a few megabytes more at most; windows and buffers grow at the beginning."""
+    for measure in commands.COMMANDS.values():
+        little, much = (measure(Network(), total_bytes, ROOT) for total_bytes in (4 << 20, 64 << 20))
+        for name in ("sender_resident_mebibytes", "receiver_resident_mebibytes"):
+            if name in much:
+                assert much[name] < little[name] + 12, (measure, name)
+
+
+@pytest.mark.skipif(bool(commands.why_not()), reason=commands.why_not())
 def test_a_command_that_ends_badly_is_a_failure() -> None:
     """With its last words."""
     command = commands.Command(ROOT, "cat", "127.0.0.1", "no-port")
