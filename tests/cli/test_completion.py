@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import shell_complete
 
 from tests.cli.support import ROOT, TIMEOUT_SECONDS, environment
 from tests.cli.test_commands_page import BASH, PAGE
@@ -61,15 +62,17 @@ def test_what_a_shell_evaluates_asks_the_command(shell: str, surroundings: dict[
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_commands_options_and_values_are_completed(shell: str, surroundings: dict[str, str]) -> None:
+def test_commands_options_and_values_are_completed(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In the form in which each shell asks."""
 
     def completed(words: str) -> set[str]:
         last = words.rpartition(" ")[2]
-        count = last if shell == "fish" else str(len(words.split(" ")) - 1)
-        asked = {"_TXUTP_COMPLETE": f"{shell}_complete", "COMP_WORDS": words, "COMP_CWORD": count}
-        text = "\n".join(answers(["txutp"], surroundings, **asked))
-        return set(re.findall(r"[\w+-]+", text))
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", last if shell == "fish" else str(len(words.split(" ")) - 1))
+        assert shell_complete(main, {}, "txutp", "_TXUTP_COMPLETE", f"{shell}_complete") == 0
+        return set(re.findall(r"[\w+-]+", capsys.readouterr().out))
 
     assert completed("txutp ") >= COMMANDS
     assert "forward" in completed("txutp fo")

@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from twisted.python.usage import UsageError
 
 from tests.cli.support import TIMEOUT_SECONDS
 from tests.cli.test_forward import connection, received
 from tests.project.test_examples import ROOT, Program, running, says
 from tests.project.test_readme import free_port
+from txutp.cli import tap as forwarder
+from txutp.workers import tap as several
 from txutp.workers import why_no_steering
 
 HOST = "127.0.0.1"
@@ -72,10 +75,10 @@ def test_a_forwarder_carries_and_lets_open_streams_end(listener: socket.socket, 
         ("--grace soon utp:1 tcp:localhost:1", "'soon' is no time"),
     ],
 )
-def test_wrong_words_for_a_forwarder_are_told(words: str, sentence: str, tmp_path: Path) -> None:
-    """As ``twist`` tells them."""
-    with running(f"twist utp-forward {words}", tmp_path) as service:
-        assert sentence in " ".join(service.end(status=os.EX_USAGE))
+def test_wrong_words_for_a_forwarder_are_told(words: str, sentence: str) -> None:
+    """As ``twist`` and ``twistd`` expect it."""
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        forwarder.Options().parseOptions(words.split())
 
 
 def pids_of(service: Program) -> list[int]:
@@ -157,7 +160,6 @@ def test_without_a_worker_that_listens_it_ends(tmp_path: Path) -> None:
     assert "ended before it listened" in said
 
 
-@steered
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -169,7 +171,7 @@ def test_without_a_worker_that_listens_it_ends(tmp_path: Path) -> None:
         ("--workers many web --listen=utp:1", "invalid literal"),
     ],
 )
-def test_wrong_words_for_workers_are_told(words: str, sentence: str, tmp_path: Path) -> None:
-    """As ``twist`` tells them."""
-    with running(f"twist utp-workers {words}", tmp_path) as service:
-        assert sentence in " ".join(service.end(status=os.EX_USAGE))
+def test_wrong_words_for_workers_are_told(words: str, sentence: str) -> None:
+    """As ``twist`` and ``twistd`` expect it."""
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        several.Options().parseOptions(words.split())
