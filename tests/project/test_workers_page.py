@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -80,6 +81,31 @@ def test_a_service_of_twist(tmp_path: Path) -> None:
         assert says(f"{sys.executable} examples/fetch.py http://{HOST}:{port}/page.html", tmp_path) == [
             "<p>served by a service</p>"
         ]
+
+
+def test_an_interrupt_of_a_terminal_ends_all_without_a_complaint(tmp_path: Path) -> None:
+    """It reaches the workers as well, which their parent ends at the same time."""
+    port = str(free_port())
+    with subprocess.Popen(
+        [sys.executable, "-m", "txutp.workers", "--workers", "2", "twist", "web", "--listen", f"utp:{port}"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as service:
+        assert service.stdout is not None
+        said = ""
+        while "2 workers on" not in said:
+            line = service.stdout.readline()
+            assert line, said
+            said += line
+        os.killpg(service.pid, signal.SIGINT)
+        said += service.stdout.read()
+        assert service.wait(TIMEOUT_SECONDS) == 0
+    assert said.count("Main loop terminated") == 2
+    assert "ReactorNotRunning" not in said
 
 
 def test_the_program(tmp_path: Path) -> None:

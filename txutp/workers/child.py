@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from txutp.running import Unusable, find, run_program
@@ -11,6 +12,8 @@ from txutp.workers.member import begin
 
 def main() -> None:
     """Run the program to its end; SystemExit carries its exit code."""
+    # A terminal interrupts all its processes; the parent, which ends us, is told by it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     begin(os.environ)
     words = sys.argv[1:]
     is_module = words[0] == "-m"
