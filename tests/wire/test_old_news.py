@@ -165,13 +165,13 @@ def test_a_path_that_doubles_every_other_packet_takes_little_of_the_rate(
     """Acks for what came twice are no signs of loss.  LEDBAT fell to a third of the rate, and the others to half."""
 
     def upload(duplicate: float) -> tuple[int, int]:
-        """How many bytes arrive in 8 s over 10 Mbit/s and 50 ms, and how many segments leave again."""
+        """How many bytes arrive in 8 s over 5 Mbit/s and 50 ms, and how many segments leave again."""
         pair = Pair(
-            Link(delay_us=25_000, rate_bytes_per_second=1_250_000, queue_bytes=250_000, duplicate=duplicate, **path),
+            Link(delay_us=25_000, rate_bytes_per_second=625_000, queue_bytes=125_000, duplicate=duplicate, **path),
             Link(delay_us=25_000, duplicate=duplicate, **path),
             settings=Settings(congestion=congestion),
         )
-        pair.client.transport.write(bytes(10_000_000))  # type: ignore[union-attr]
+        pair.client.transport.write(bytes(5_000_000))  # type: ignore[union-attr]
         pair.run(8)
         return len(pair.server.received), pair.client.connection.sending.segments_resent
 
