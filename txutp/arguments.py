@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
-from txutp.core.settings import Settings
+from txutp.core.settings import LEAST_RATE_BYTES, Settings
 
 HIGHEST_PORT = 65_535
 
@@ -94,6 +94,17 @@ def checked_timeout(timeout: Any) -> float | None:
     if not (0 <= timeout < math.inf):
         raise ValueError(f"timeout is a number of seconds from 0 on, or None for no timeout, not {timeout!r}")
     return timeout
+
+
+def checked_rate(rate: object, what: str) -> int | None:
+    """The most bytes in a second, or None without a cap."""
+    if rate is None:
+        return None
+    if isinstance(rate, bool) or not isinstance(rate, int):
+        raise TypeError(f"{what} is a whole number of bytes per second, or None without a cap, not {rate!r}")
+    if rate < LEAST_RATE_BYTES:
+        raise ValueError(f"{what} is at least {LEAST_RATE_BYTES} bytes per second, or None without a cap, not {rate}")
+    return rate
 
 
 def checked_settings(settings: object) -> Settings | None:

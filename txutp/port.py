@@ -19,7 +19,7 @@ from twisted.python import log, reflect
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txutp.arguments import checked_backlog, checked_interface, checked_port, checked_settings
+from txutp.arguments import checked_backlog, checked_interface, checked_port, checked_rate, checked_settings
 from txutp.companion import Companion
 from txutp.core.connection import Connection
 from txutp.core.settings import Settings
@@ -39,7 +39,10 @@ def stats_of(utp: UTPProtocol) -> PortStats:
         getattr(utp.port, name, 0) or None for name in ("granted_receive_bytes", "granted_send_bytes")
     )
     counters = multiplexer.counters.snapshot()
+    rates = multiplexer.rates
     return PortStats(
+        up_limit=rates.up.bytes_per_second if rates.up else None,
+        down_limit=rates.down.bytes_per_second if rates.down else None,
         connections=len(multiplexer),
         half_open=multiplexer.half_open,
         held_bytes=multiplexer.memory.held_bytes,
@@ -152,6 +155,17 @@ class UTPPort:
         """The UDP address that is bound."""
         assert self._bound is not None, "the port was never started"
         return self._bound
+
+    def setRateLimit(self, up: int | None = None, down: int | None = None) -> None:
+        """Cap what all connections of the port together send (``up``) and receive (``down``) from now on.
+
+        Bytes per second, with the headers of IP, UDP and uTP; None is without a cap.  It takes the place of
+        ``Settings.up_bytes_per_second`` and ``down_bytes_per_second``; connections keep caps of their own besides.
+        Connections of clients that leave from the port count, too, and so do those that live on after
+        ``stopListening``.  TypeError or ValueError for what is no rate.
+        """
+        assert self._utp is not None, "the port was never started"
+        self._utp.limit_rate(checked_rate(up, "up"), checked_rate(down, "down"))
 
     def stats(self) -> PortStats:
         """How the port is doing; what clients do that leave from there counts as well."""

@@ -98,6 +98,8 @@ class UTPProtocol(DatagramProtocol):
         self.multiplexer: Multiplexer = Multiplexer(self.settings, environment.random_bytes, self._link_mtu)
         self.multiplexer.small_paths = small_paths_of(reactor)
         self.multiplexer.listening = accept is not None
+        if accept is not None:
+            self.limit_rate(self.settings.up_bytes_per_second, self.settings.down_bytes_per_second)
         self._outbox = Outbox(self.multiplexer, self.now_us)
         self._silence = Silence(self.multiplexer)
         self._senders = Senders()  # of datagrams that are not uTP
@@ -309,11 +311,24 @@ class UTPProtocol(DatagramProtocol):
         self.accept = accept
         self.settings = settings
         self.multiplexer.change_settings(settings)
+        self.limit_rate(settings.up_bytes_per_second, settings.down_bytes_per_second)
         self._outbox.marking.again(self.transport, settings)
         self.multiplexer.listening = True
         self._close_when_empty = self._shared = False
         if self._ended:
             self._settle_soon()
+
+    def limit_rate(self, up: int | None, down: int | None) -> None:
+        """Cap the bytes per second that all connections together send and receive; None is without a cap."""
+        multiplexer = self.multiplexer
+        multiplexer.rates.limit_port(up, down, multiplexer, self.now_us())
+        if multiplexer.touched and not self._settling:
+            self._settle_soon()
+
+    def limit_connection(self, connection: Connection, up: int | None, down: int | None) -> None:
+        """Cap one connection, besides the caps of the port."""
+        self.multiplexer.rates.limit(connection, up, down, self.now_us())
+        self.touch(connection)
 
     def mark_as_ours(self) -> None:
         """The UDP port was opened for uTP, so nobody else has chosen how its packets are marked."""

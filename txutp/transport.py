@@ -47,6 +47,7 @@ from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 from zope.interface import implementer
 
+from txutp.arguments import checked_rate
 from txutp.core.connection import Connection
 from txutp.core.states import CLOSED, DONE
 from txutp.core.stats import ConnectionStats
@@ -383,6 +384,17 @@ class UTPTransport:
         if self._connection is None:
             raise RuntimeError("There is no connection yet, so there is nothing to tell.")
         return self._connection.stats(self._utp.now_us())
+
+    def setRateLimit(self, up: int | None = None, down: int | None = None) -> None:
+        """Cap what this connection sends (``up``) and receives (``down``) from now on, besides the caps of its port.
+
+        Bytes per second, with the headers of IP, UDP and uTP; None is without a cap.  It takes the place of what
+        ``Settings`` say for the connection.  TypeError or ValueError for what is no rate; nothing happens after the
+        end of the connection.
+        """
+        up, down = checked_rate(up, "up"), checked_rate(down, "down")
+        if self._connection is not None and isinstance(self._utp, UTPProtocol) and self.connected:
+            self._utp.limit_connection(self._connection, up, down)
 
     # -- ITCPTransport --
 

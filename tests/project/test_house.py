@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "core.address",
+        "core.caps",
         "core.congestion.capacity",
         "core.congestion.crowd",
         "core.congestion.overload",
@@ -45,7 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "core.sending",
         "core.tombstones",
     ),
-    ("core.bursts", "core.receiving", "core.rtt"),
+    ("core.bursts", "core.intake", "core.receiving", "core.rtt"),
     ("core.congestion.interface",),
     ("core.congestion", "core.congestion.ledbat", "core.congestion.ledbatpp", "core.congestion.shallow"),
     ("core.congestion.controllers", "core.downlink", "core.settings"),
@@ -56,7 +57,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core.fitting",),
     ("core.departures",),
     ("core.connection",),
-    ("core.admission", "core.resting", "core.tracing"),
+    ("core.admission", "core.rates", "core.resting", "core.tracing"),
     ("core.multiplexer",),
     ("core",),
     # The glass floor: Twisted, sockets and clocks begin here.

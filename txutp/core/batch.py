@@ -48,6 +48,10 @@ class Batch:
         self.dscp: int | None = None
         self.note: Any = note
 
+    def last_bytes(self, count: int) -> int:
+        """Bytes of the last ``count`` datagrams together."""
+        return sum(map(len, self.buffers[-count * len(self.buffers) // self.count :])) if count else 0
+
     def datagrams(self, start: int = 0) -> Iterator[bytes]:
         """Yields the datagrams from number ``start`` on, each as one ``bytes``."""
         buffers = self.buffers

@@ -33,6 +33,7 @@ from txutp.core.departures import BULK_RECEIVED_SEGMENTS, Departures
 from txutp.core.downlink import Downlink
 from txutp.core.due import ACK_DUE, FIN_ACK_DUE, KEEPALIVE_DUE, PROBE_DUE, RESET_DUE, SYN_ACK_DUE, SYN_DUE
 from txutp.core.flow import BULK_SEGMENTS, NEVER_US, Flow
+from txutp.core.intake import Intake
 from txutp.core.liveness import (
     GIVE_UP,
     KEEPALIVE_US,
@@ -184,6 +185,7 @@ class Connection(Departures):
         self.advertised_bytes: int = settings.receive_buffer_bytes  # free in the buffer when we sent our last packet
         self._downlink = downlink  # of the whole UDP port
         self._yielding: Yielding | None = None  # what is known of incoming data, once there is much of it
+        self.intake: Intake | None = None  # while the peer's rate is capped
         # the count of received segments at which a wait is measured next
         self._look_from = NEVER_US if settings.receive_target_delay_us is None else WATCHED_SEGMENTS
 
@@ -283,7 +285,12 @@ class Connection(Departures):
         round_trip = sending.round_trip
         steering = sending.steering
         yielding = self._yielding
-        free_bytes = self.receiving.window_bytes
+        cap, intake = sending.cap, self.intake
+        receive_window = self.receiving.window_bytes
+        if yielding:
+            receive_window = yielding.bound_bytes(receive_window)
+        if intake:
+            receive_window = intake.bound_bytes(receive_window)
         if yielding:
             receive_waited_us = yielding.waited_us
         else:
@@ -304,10 +311,13 @@ class Connection(Departures):
             pacing_rate=sending.pacing_rate,
             delivery_rate=steering.delivery.bytes_per_second if steering else 0.0,
             send_window=sending.peer_window_bytes,
-            receive_window=yielding.bound_bytes(free_bytes) if yielding else free_bytes,
+            receive_window=receive_window,
             receive_queue_delay=receive_waited_us / 1_000,
             receive_target=yielding.target_delay_us / 1_000 if yielding else 0.0,
             receive_rate=yielding.rate if yielding else 0.0,
+            up_limit=cap.bytes_per_second if cap else None,
+            down_limit=intake.cap.bytes_per_second if intake else None,
+            held=cap.held_us(now_us) / 1_000 if cap else 0.0,
             unsent=sending.unsent_bytes,
             unacked=sending.outstanding,
             in_flight=sending.flight_bytes,
@@ -466,6 +476,8 @@ class Connection(Departures):
             self._receive_data(kind, sequence, payloads, payload_bytes)
             if self.segments_received >= self._look_from and payloads and timestamp_us:
                 self._look(reply_us, difference_us, len(payloads[-1]), now_us)
+        if self.intake is not None:
+            self.intake.on_packets(len(payloads) or 1, payload_bytes, now_us)
         if self._closing:
             self._finish_if_done(now_us)
 
@@ -493,10 +505,21 @@ class Connection(Departures):
 
     def _open_window(self) -> None:
         """It is the peer's turn: a STATE tells it so, again and again until its data comes."""
+        self.tell_window(until_heard=True)
+
+    def tell_window(self, until_heard: bool) -> None:
+        """Let a STATE tell the peer of its window; again and again until data comes if ``until_heard``."""
         if self.state == CONNECTED:
             self._due |= ACK_DUE
-            self._repeat_state()
+            if until_heard:
+                self._repeat_state()
             self._downlink.touch(self)
+
+    @property
+    def round_trip_us(self) -> int:
+        """The smoothed round trip, by our data or the peer's; 0 if neither tells it."""
+        yielding = self._yielding
+        return (yielding.round_trip.smoothed_us if yielding else 0) or self.sending.round_trip.smoothed_us
 
     def _is_syn_ack(self, kind: int, sequence16: int, ack: int) -> bool:
         """Whether a packet may be the SYN-ACK once more, which shows nothing of what we have sent since.
@@ -748,6 +771,8 @@ class Connection(Departures):
         self._last_sent_us = now_us
         self._begin_trials(now_us)
         self.sending.begin(now_us)
+        if self.intake is not None:
+            self._open_window()
 
     # -- data --
 
@@ -900,6 +925,8 @@ class Connection(Departures):
             deadline_us = self._doubt_deadline_us
         if self._yielding is not None and self._yielding.looks_again_us < deadline_us:
             deadline_us = self._yielding.looks_again_us
+        if self.intake is not None and self.intake.due_us < deadline_us:
+            deadline_us = self.intake.due_us
         keepalive_us = self.keepalive_us
         if keepalive_us is not None and not self._due & (KEEPALIVE_DUE | PROBE_DUE):
             deadline_us = min(deadline_us, self._presence_deadline_us(keepalive_us))
@@ -989,6 +1016,8 @@ class Connection(Departures):
                 self._downlink.leave(yielding)
                 self._yielding = None
                 self._look_from = self.segments_received + WATCHED_SEGMENTS
+        if self.intake is not None and now_us >= self.intake.due_us:
+            self.intake.ask(now_us)
         # an ICMP error has said that the peer is gone
         if now_us >= self._doubt_deadline_us and self._must_confirm(now_us):
             self._due |= PROBE_DUE

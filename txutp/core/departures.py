@@ -20,6 +20,7 @@ from txutp.core.due import (
 )
 from txutp.core.fitting import Fitting
 from txutp.core.flow import BULK_SEGMENTS
+from txutp.core.intake import Intake
 from txutp.core.packet import (
     BITS_BYTES,
     EMPTY_SELECTIVE_ACK_BYTES,
@@ -65,6 +66,7 @@ class Departures(Fitting):
         "eof_sequence",
         "fin_requested",
         "fin_sequence",
+        "intake",
         "receive_id",
         "receiving",
         "reply_us",
@@ -80,6 +82,7 @@ class Departures(Fitting):
     eof_sequence: int | None
     fin_requested: bool
     fin_sequence: int | None
+    intake: Intake | None
     receive_id: int
     receiving: ReceiveBuffer
     reply_us: int
@@ -134,7 +137,12 @@ class Departures(Fitting):
         if due:
             return self._next_control(due, now_us)
         # A timer that rings soon sets the deadline anew anyway; only in these cases it may have to be earlier.
-        if self.scheduled_us > now_us + PROBE_MARGIN_US or self._closing or self.sending.is_paced:
+        if (
+            self.scheduled_us > now_us + PROBE_MARGIN_US
+            or self._closing
+            or self.sending.is_paced
+            or self.intake is not None
+        ):
             self._set_deadline()
         return None
 
@@ -147,6 +155,8 @@ class Departures(Fitting):
         due, run, index = batch.note
         missing = batch.count - accepted
         self.segments_sent -= missing
+        if self.sending.cap is not None:
+            self.sending.cap.on_refused(batch, missing, run is not None and not run.is_fin)
         if not accepted:
             self._due |= due & ~(SHOWN | WELCOMED)
             if due & PROBE_DUE:
@@ -257,9 +267,7 @@ class Departures(Fitting):
         if due & SYN_DUE:
             self._due &= ~SYN_DUE
             # The SYN has our own id, and its ack has no meaning.
-            header = encode_header(
-                ST_SYN, self.receive_id, now_us, 0, self.receiving.window_bytes, self.initial_sequence, 0
-            )
+            header = encode_header(ST_SYN, self.receive_id, now_us, 0, self._window_bytes(), self.initial_sequence, 0)
             return self._give_control(SYN_DUE, header, now_us)
         if due & SYN_ACK_DUE:
             self._due &= ~SYN_ACK_DUE
@@ -268,7 +276,7 @@ class Departures(Fitting):
                 self.send_id,
                 now_us,
                 self.reply_us,
-                self.receiving.window_bytes,
+                self._window_bytes(),
                 self.initial_sequence,
                 self.syn_sequence,
             )
@@ -318,14 +326,17 @@ class Departures(Fitting):
         self, kind: int, sequence: int, now_us: int, extension: int = NO_EXTENSION, packets_behind: int = 0
     ) -> bytes:
         """Returns a header with the newest window, and an ack that lies ``packets_behind`` the newest."""
-        receiving = self.receiving
-        # what the buffer has room for, or less if the peer shall yield
-        self.advertised_bytes = window_bytes = receiving.window_bytes
+        window_bytes = self._window_bytes()
+        ack = self.receiving.next_sequence - 1 - packets_behind
+        return encode_header(kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, ack, extension)
+
+    def _window_bytes(self) -> int:
+        """Returns the window to advertise: the room in the buffer, or less if the peer shall yield, or is capped."""
+        self.advertised_bytes = window_bytes = self.receiving.window_bytes
         yielding = self._yielding
         if yielding is not None and yielding.offered_bytes:
             window_bytes = yielding.bound_bytes(window_bytes)
-        ack = receiving.next_sequence - 1 - packets_behind
-        return encode_header(kind, self.send_id, now_us, self.reply_us, window_bytes, sequence, ack, extension)
+        return window_bytes if self.intake is None else self.intake.advertise(window_bytes)
 
     def _give(self, buffers: list[Buffer], count: int, run: Run, index: int, is_read: bool, now_us: int) -> Batch:
         """Returns a batch with data.  Its ack replaces a pending STATE, unless the STATE has an extension to carry.
@@ -346,9 +357,14 @@ class Departures(Fitting):
         batch = Batch(self.address, buffers, count, HEADER_BYTES + payload_bytes, (due, run, index))
         if self._swallows_bytes or self.small_until_us:
             batch.alone = True
+        if self.sending.cap is not None:
+            self.sending.cap.on_batch(batch, not run.is_fin, now_us)
         return batch
 
     def _give_control(self, due: int, header: bytes, now_us: int) -> Batch:
         self._last_sent_us = now_us
         self.segments_sent += 1
-        return Batch(self.address, [header], 1, len(header), (due, None, -1))
+        batch = Batch(self.address, [header], 1, len(header), (due, None, -1))
+        if self.sending.cap is not None:
+            self.sending.cap.on_batch(batch, False, now_us)
+        return batch

@@ -14,7 +14,6 @@ from txutp.core.due import ACK_DUE
 from txutp.core.flow import Flow
 from txutp.core.liveness import Liveness
 from txutp.core.mtu import MtuSearch
-from txutp.core.packet import HEADER_BYTES
 from txutp.core.parts import LOOK_AGAIN_US, PARTS_WANTED, SMALLEST_DATAGRAM_BYTES, BlackHoleSearch, SmallPaths
 from txutp.core.rare import Rare
 from txutp.core.sending import RUN_MAXIMUM_BYTES
@@ -74,7 +73,7 @@ class Fitting(Liveness):
         if self.settings.maximum_datagram_bytes is not None:
             return False
         sending = self.sending
-        start_bytes = sending.segment_bytes + HEADER_BYTES
+        start_bytes = sending.datagram_bytes
         interface_bytes = usual_datagram_bytes(self.address[0]) if self.small_until_us else start_bytes
         largest_bytes = ETHERNET_BYTES - ip_overhead_bytes(self.address)
         link_bytes = self._link_mtu(self.address)

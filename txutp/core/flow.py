@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from txutp.core.caps import SendCap
 from txutp.core.congestion.crowd import Crowd
 from txutp.core.congestion.interface import Controller
 from txutp.core.congestion.steering import Steering
@@ -99,6 +100,7 @@ class Flow(SendBuffer):
         "_window_sequence",
         "backoff",
         "bytes_sent",
+        "cap",
         "mtu",
         "no_delay",
         "peer_window_bytes",
@@ -119,6 +121,7 @@ class Flow(SendBuffer):
         # how much
         self.peer_window_bytes: int = 0
         self.steering: Steering | None = None  # created when there is more to send than a few packets
+        self.cap: SendCap | None = None  # on bytes per second, see caps.py
         self.no_delay: bool = False  # small writes leave at once although another small packet is in flight
         self._flush = False  # the short segment at the end of what is unsent leaves at once
         self._burst_segments = burst_segments(segment_bytes + HEADER_BYTES)
@@ -157,6 +160,11 @@ class Flow(SendBuffer):
     def use_settings(self, settings: Settings) -> None:
         """Take other settings, before there is a congestion controller."""
         self._settings = settings
+
+    @property
+    def datagram_bytes(self) -> int:
+        """How large datagrams are, or would be without a cap."""
+        return self.segment_bytes + HEADER_BYTES if self.cap is None else self.cap.path_datagram_bytes
 
     @property
     def burst_bytes(self) -> int:
@@ -283,7 +291,9 @@ class Flow(SendBuffer):
         self._limited_sequence = self._recovery_sequence = self.next_sequence - 1
 
     def set_datagram_bytes(self, datagram_bytes: int) -> None:
-        """Cut what is sent for the first time from now on so that datagrams have this size."""
+        """Cut what is sent for the first time from now on so that datagrams have this size, or less under a cap."""
+        if self.cap is not None:
+            datagram_bytes = self.cap.fitted(datagram_bytes)
         self.segment_bytes = segment_bytes = datagram_bytes - HEADER_BYTES
         self._burst_segments = burst_segments(datagram_bytes)
         if self.steering is not None:
@@ -422,7 +432,8 @@ class Flow(SendBuffer):
                 max(sample_us, 1) if full_size and sample_us else 0,
                 difference_us,
                 round_trip,
-                first_unacked <= self._limited_sequence,
+                first_unacked <= self._limited_sequence
+                and (self.cap is None or not self.cap.limits(round_trip.smoothed_us, now_us)),
             )
 
         # what was given up and arrived after all
@@ -571,8 +582,11 @@ class Flow(SendBuffer):
         lost = self.next_lost()
         if lost is None and not self.probe_due:
             return None
+        if self.cap is not None and not self._capped_bytes(self.segment_bytes, now_us):
+            return None
         paced = is_sparse = self.steering is not None and self.steering.is_sparse
-        if self.probe_due:
+        is_probe = self.probe_due
+        if is_probe:
             if is_sparse and not self._paced_bytes(self.segment_bytes, now_us):
                 return None
             self.probe_due = False
@@ -588,7 +602,10 @@ class Flow(SendBuffer):
             paced = True
         if lost is None:
             return None
-        if is_sparse and not (self.timeouts and self.flight_bytes):
+        was_held = self.cap is not None and self.cap.resumed_us == now_us
+        if (is_sparse and not (self.timeouts and self.flight_bytes)) or (
+            was_held and not (self.timeouts if is_probe else self.flight_bytes)
+        ):
             self._timer_started_us = now_us  # it may have waited for longer than an answer takes
         run, index = lost
         self._resend_forced = False
@@ -646,6 +663,7 @@ class Flow(SendBuffer):
             return None
         if self.window_bytes < WINDOW_DATAGRAMS * datagram_bytes or (
             self._allowed_bytes(unsent_bytes, False, now_us) < segment_bytes
+            or (self.cap is not None and not self.cap.allows_probe(datagram_bytes, now_us))
         ):
             search.on_unsent()
             return None
@@ -669,12 +687,16 @@ class Flow(SendBuffer):
         else:
             total_bytes = self._allowed_bytes(unsent_bytes, flush or self._flush or self.no_delay, now_us)
             steering = self.steering
-        if total_bytes and steering is not None:
-            total_bytes = self._paced_bytes(total_bytes, now_us)
+        if total_bytes:
+            if steering is not None:
+                total_bytes = self._paced_bytes(total_bytes, now_us)
+            if self.cap is not None and total_bytes:
+                total_bytes = self._capped_bytes(total_bytes, now_us)
             if not total_bytes:
                 return None
-            steering.on_sent(total_bytes)
-        if not total_bytes:
+            if steering is not None:
+                steering.on_sent(total_bytes)
+        else:
             if not self._persisting:
                 return None
             if not self._persist_due and now_us < self._timer_started_us + self._persist_us:
@@ -725,6 +747,16 @@ class Flow(SendBuffer):
                 self._limited_sequence = self.next_sequence - 1  # by the window, for which the pace stands
             if not allowed_bytes:
                 self._paced_until_us = steering.due_us
+        return allowed_bytes
+
+    def _capped_bytes(self, wanted_bytes: int, now_us: int) -> int:
+        """How much of it the caps allow now: all, or whole segments.  If nothing, the deadline says when."""
+        assert self.cap is not None
+        allowed_bytes = self.cap.allow(wanted_bytes, self.segment_bytes, now_us)
+        if not allowed_bytes:
+            self._paced_until_us = self.cap.due_us
+        if self.steering is not None:
+            self.steering.on_capped(not allowed_bytes, now_us)
         return allowed_bytes
 
     def _on_mtu_passed(self) -> None:

@@ -45,6 +45,7 @@ from txutp.core.packet import (
     slices,
 )
 from txutp.core.parts import LOOK_AGAIN_US, SmallPaths, is_part
+from txutp.core.rates import Rates
 from txutp.core.resting import share_numbers
 from txutp.core.sending import RUN_MAXIMUM_SEGMENTS
 from txutp.core.sequence import MASK16, MASK32
@@ -100,6 +101,7 @@ class Multiplexer:
         self.ended: StreamTotals = StreamTotals()  # of connections that are no longer here
         self.memory: ReceiveMemory = ReceiveMemory(settings.port_memory_bytes, self.counters)
         self.downlink: Downlink = Downlink(self.touch)
+        self.rates: Rates = Rates(self.touch)
         self.touched: list[Connection] = []  # to be settled; each at most once
         self.failures: list[Exception] = []  # what congestion controllers raised, to be logged
         self.replies: deque[Batch] = deque(maxlen=1_000)  # single packets for those who have no connection
@@ -240,13 +242,12 @@ class Multiplexer:
 
         It may have settings of its own; the limits are always those of the port.
         """
-        settings = self.settings if settings is None else settings
         self._admission.make_room(address[0], self.settings, now_us)
         receive_id = self._fresh_id(address)
         connection = self._new(address, receive_id, receive_id + 1 & MASK16, now_us, settings)
         self._register(connection)
         self._opening.setdefault(remote_of(address), {})[connection] = None
-        connection.open(now_us, settings.connect_timeout_us if timeout_us is None else timeout_us)
+        connection.open(now_us, connection.settings.connect_timeout_us if timeout_us is None else timeout_us)
         self.touch(connection)
         return connection
 
@@ -690,6 +691,7 @@ class Multiplexer:
     def _new(
         self, address: Address, receive_id: int, send_id: int, now_us: int, settings: Settings | None = None
     ) -> Connection:
+        is_client = settings is not None
         settings = self.settings if settings is None else settings
         datagram_bytes = settings.maximum_datagram_bytes
         if datagram_bytes is None:
@@ -712,6 +714,7 @@ class Multiplexer:
             self._crowd,
         )
         connection.limit_window(self.window_limit_bytes)
+        self.rates.begin(connection, settings, is_client, now_us)
         connection.small_paths = self.small_paths
         if small is not None:
             connection.small_until_us = small[1] + LOOK_AGAIN_US
@@ -745,6 +748,7 @@ class Multiplexer:
         self._admission.remove(connection)
         connection.add_to(self.ended)
         connection.receiving.end()
+        self.rates.end(connection)
         self._begun(connection)
 
     def _begun(self, connection: Connection) -> None:

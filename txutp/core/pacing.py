@@ -24,11 +24,12 @@ LARGEST_LATENESS_US = 100_000
 class Pacer:
     """The credit of one flow, in bytes."""
 
-    __slots__ = ("_credit", "_updated_us", "due_us")
+    __slots__ = ("_credit", "_held_since_us", "_updated_us", "due_us")
 
     def __init__(self) -> None:
         self._credit = 0.0
         self._updated_us = 0
+        self._held_since_us = 0  # a cap on the rate has held back what was allowed
         self.due_us: int = 0  # when the burst that was refused may leave; 0 if none was
 
     def start(self, now_us: int) -> None:
@@ -51,6 +52,8 @@ class Pacer:
         limit = burst
         if 0 < self.due_us < now_us:
             tolerated_us = max(LATENESS_US, min(LATENESS_SHARE * round_trip_us, LARGEST_LATENESS_US))
+            if self._held_since_us:
+                tolerated_us = now_us - self.due_us
             limit += bytes_per_second * min(now_us - self.due_us, tolerated_us) / SECOND_US
         elapsed_us = now_us - self._updated_us
         self._updated_us = now_us
@@ -62,6 +65,15 @@ class Pacer:
             return int(credit + 1e-3)
         self.due_us = now_us + max(int((needed - credit) * SECOND_US / bytes_per_second), 1)
         return 0
+
+    def hold(self, is_held: bool, now_us: int) -> None:
+        """A cap holds back what was allowed: all of that time is caught up, or there would be two waits in a row."""
+        if not is_held:
+            self._held_since_us = 0
+            return
+        if not self._held_since_us:
+            self._held_since_us = now_us
+        self.due_us = self._held_since_us
 
     def on_sent(self, sent_bytes: int) -> None:
         """Take the credit for bytes that have left."""

@@ -24,6 +24,10 @@ def usual_datagram_bytes(host: str) -> int:
     return IPV6_DATAGRAM_BYTES if ":" in host else IPV4_DATAGRAM_BYTES
 
 
+# The least rate: a packet of the size that every path carries whole takes six seconds.
+LEAST_RATE_BYTES = 100
+
+
 def limited(default: int | None, lowest: int, highest: int | None = None) -> Any:
     """A field that accepts numbers from ``lowest`` to ``highest``; those of a field without limits begin with 1."""
     return field(default=default, metadata={"limits": (lowest, highest)})
@@ -98,6 +102,18 @@ class Settings:
     as often as data would be."""
     tombstone_us: int = limited(20 * SECOND_US, 0)
     """How long a closed connection is remembered, to answer late packets with an ack instead of a RESET."""
+
+    up_bytes_per_second: int | None = limited(None, LEAST_RATE_BYTES)
+    """The most that leaves in a second: from a listening port, of all connections on it together; from a client, of its
+    own connection.  Whole IP packets of connections count, with the headers of IP, UDP and uTP; None is without a cap
+    (``caps.py``).  ``setRateLimit`` of ports and transports changes it later."""
+    down_bytes_per_second: int | None = limited(None, LEAST_RATE_BYTES)
+    """The most that arrives in a second, in the same way.  The window that peers see is bounded, so that they send no
+    faster; nothing that arrives is dropped."""
+    connection_up_bytes_per_second: int | None = limited(None, LEAST_RATE_BYTES)
+    """The most that leaves in a second from each connection of a listening port, or from a client's."""
+    connection_down_bytes_per_second: int | None = limited(None, LEAST_RATE_BYTES)
+    """The most that arrives in a second on each connection of a listening port, or on a client's."""
 
     # -- of the port --
 

@@ -128,6 +128,11 @@ class PortStats:
     granted_send_bytes: int | None
     """Kernel memory granted for datagrams that are sent; None if that is not known."""
 
+    up_limit: int | None
+    """Bytes per second that all connections may send together; None without a cap."""
+    down_limit: int | None
+    """Bytes per second that all connections may receive together; None without a cap."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStats:
@@ -189,6 +194,14 @@ class ConnectionStats:
     """Time that the peer's packets may wait; 0 if that is left to the peer, and while too little arrives to measure."""
     receive_rate: float
     """Bytes per second that arrived in the last interval that was measured."""
+
+    up_limit: int | None
+    """Bytes per second that may leave: the lower one of the connection's cap and the port's; None without a cap."""
+    down_limit: int | None
+    """Bytes per second that may arrive, in the same way."""
+    held: float
+    """How long data has waited for ``up_limit`` so far, in milliseconds.  Waits for the port's cap and for the
+    connection's own count once."""
 
     lastsnd: float
     """Time since the last packet was sent, of any type."""

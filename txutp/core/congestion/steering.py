@@ -195,6 +195,11 @@ class Steering:
             self._pacer.on_sent(int(bytes_per_second * rest_us(round_trip.smoothed_us) / SECOND_US))
         self._beat = beat
 
+    def on_capped(self, is_held: bool, now_us: int) -> None:
+        """A cap holds back what the pace allowed, or does so no longer."""
+        if self._pacer is not None:
+            self._pacer.hold(is_held, now_us)
+
     def on_sent(self, sent_bytes: int) -> None:
         """So much left; negative if it did not after all."""
         if self._pacer is not None:
