@@ -131,6 +131,12 @@ def a_size(option: Option, text: str) -> int | None:
     return within_limits(option, text, SIZES_BYTES, "B", False, accepted)
 
 
+def a_rate(option: Option, text: str) -> int | None:
+    """Bytes per second, with or without a unit; None without a cap."""
+    accepted = f"a number of bytes per second, like {option.example}, with or without a unit of k, M or G (of 1024)"
+    return within_limits(option, text, SIZES_BYTES, "B", True, accepted)
+
+
 def yes_or_no(option: Option, text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(f"{option.name} is yes or no, not {text!r}")
@@ -277,6 +283,39 @@ OPTIONS = (
         "what a connection holds for an application that does not read, in bytes or with `k`, `M`, `G`; 1M by default",
         a_size,
         "receive_buffer_bytes",
+    ),
+    Option(
+        "up",
+        ALL,
+        "2M",
+        "the [most bytes per second that leave](docs/howto/caps.md), headers included: of all connections of a server, "
+        "or of the one of a client; a number without unit is bytes; `off` by default",
+        a_rate,
+        "up_bytes_per_second",
+    ),
+    Option(
+        "down",
+        ALL,
+        "10M",
+        "the most bytes per second that arrive, in the same way; `off` by default",
+        a_rate,
+        "down_bytes_per_second",
+    ),
+    Option(
+        "upEach",
+        SERVERS,
+        "500k",
+        "the most bytes per second that leave on each connection of a server; `off` by default",
+        a_rate,
+        "connection_up_bytes_per_second",
+    ),
+    Option(
+        "downEach",
+        SERVERS,
+        "500k",
+        "the most bytes per second that arrive on each connection of a server; `off` by default",
+        a_rate,
+        "connection_down_bytes_per_second",
     ),
     Option(
         "dscp",

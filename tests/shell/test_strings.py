@@ -344,6 +344,11 @@ CLIENT_OPTIONS = "A client is written utp:HOST:PORT, and may have the options be
         ("utp:0:buffer=2G", ["buffer is from 4k to 1G, not 2G"]),
         ("utp:0:buffer=4q", ["buffer is a number of bytes, like 4M, with or without a unit of k, M or G (of 1024)"]),
         ("utp:0:buffer=1e999G", ["buffer is a number of bytes"]),
+        ("utp:0:up=50", ["up is at least 100B, or off, not 50B"]),
+        ("utp:0:up=0.01k", ["up is at least 100B, or off, not 10B"]),
+        ("utp:0:down=2Mbit", ["down is a number of bytes per second, like 10M, with or without a unit of k, M or G"]),
+        ("utp:0:downEach=fast", ["downEach is a number of bytes per second, like 500k", "or off, not 'fast'"]),
+        ("utp:0:upeach=2M", ["There is no option upeach=. Is upEach= meant?"]),
         ("utp:0:believeUnreachable=maybe", ["believeUnreachable is yes or no, not 'maybe'"]),
     ],
 )
@@ -376,6 +381,8 @@ def test_a_server_string_says_what_it_accepts(text: str, says: list[str]) -> Non
         ("utp:example.org:0", ["a port is from 1 to 65535, not 0"]),
         ("utp:example.org:80:10", ["too many parts without a name: 'example.org', '80', '10'", CLIENT_OPTIONS]),
         ("utp:example.org:80:timeout=soon", ["timeout is a number of seconds from 0 on, or a time like 250ms", "off"]),
+        ("utp:example.org:80:up=-1", ["up is a number of bytes per second, like 2M", "or off, not '-1'"]),
+        ("utp:example.org:80:upEach=1M", ["upEach= is an option of a server"]),
         ("utp:example.org:80:target=2s", ["target is from 0.001s to 0.1s, not 2s"]),
     ],
 )
@@ -407,6 +414,9 @@ def check_sentence(sentence: str, says: list[str]) -> None:
         ("buffer=100000B", {"receive_buffer_bytes": 100_000}),
         ("target=25ms:congestion=ledbat", {"target_delay_us": 25_000, "congestion": Ledbat}),
         ("target=5000us", {"target_delay_us": 5_000}),
+        ("up=2M:down=10M", {"up_bytes_per_second": 2 << 20, "down_bytes_per_second": 10 << 20}),
+        ("up=1500", {"up_bytes_per_second": 1_500}),
+        ("up=off:down=1.5k", {"down_bytes_per_second": 1_536}),
         ("believeUnreachable=no", {"believe_unreachable": False}),
     ],
 )
