@@ -17,7 +17,7 @@ from txutp.core.cookies import KEY_BYTES, PROOF, SynCookies
 from txutp.core.packet import HEADER_BYTES, ST_DATA, ST_SYN, TYPES, Packet
 from txutp.workers import steering, why_no_steering
 from txutp.workers.group import SocketGroup
-from txutp.workers.settings import PER_ADDRESS, WHOLE, share_of
+from txutp.workers.settings import PER_ADDRESS, RATES, WHOLE, share_of
 from txutp.workers.steering import MAXIMUM_WORKERS, WorkerIds, candidates, worker_of
 
 needs_steering = pytest.mark.skipif(bool(why_no_steering()), reason=why_no_steering())
@@ -157,18 +157,30 @@ def test_who_may_have_the_connection_of_a_reset() -> None:
 
 @pytest.mark.parametrize("workers", [2, 3, 64])
 def test_all_shares_together_are_the_limit(workers: int) -> None:
-    settings = Settings(resets_per_second=100, receive_memory_bytes=1 << 30)
+    settings = Settings(
+        resets_per_second=100,
+        receive_memory_bytes=1 << 30,
+        up_bytes_per_second=1_000_000,
+        down_bytes_per_second=2_000_000,
+        connection_up_bytes_per_second=5_000,
+    )
     shares = [share_of(settings, number, workers) for number in range(workers)]
     for name in WHOLE:
         assert sum(getattr(share, name) for share in shares) == getattr(settings, name)
     for name in PER_ADDRESS:
         assert sum(getattr(share, name) for share in shares) <= getattr(settings, name)
+    for name in RATES:
+        total = sum(getattr(share, name) for share in shares)
+        assert getattr(settings, name) - workers < total <= getattr(settings, name)
+    assert {share.connection_up_bytes_per_second for share in shares} == {5_000}
     assert sum(share.port_memory_bytes for share in shares) <= settings.port_memory_bytes
 
 
 def test_a_limit_that_cannot_be_shared_raises() -> None:
     with pytest.raises(ValueError, match="maximum_connections is 3, which 4 workers cannot share"):
         share_of(Settings(maximum_connections=3), 0, 4)
+    with pytest.raises(ValueError, match="up_bytes_per_second is 300, which 4 workers cannot share; at least 400"):
+        share_of(Settings(up_bytes_per_second=300), 0, 4)
     assert share_of(Settings(resets_per_second=0), 0, 4).resets_per_second == 0
     assert share_of(Settings(maximum_connections_per_address=1), 3, 4).maximum_connections_per_address == 1
 
