@@ -26,6 +26,7 @@ from txutp.cli.options import (
     is_endpoint_string,
     named,
     qlog_option,
+    rate_options,
     server_endpoint,
     utp_string,
 )
@@ -62,6 +63,7 @@ TIMED_OUT = (error.TimeoutError, error.TCPTimedOutError)
 @click.option("-s", "--source", metavar="ADDRESS", help="Leave from, or listen on, this address of ours.")
 @click.option("-p", "--source-port", type=click.IntRange(1, 65535), help="Leave from this port.")
 @click.option("-e", "--exec", "program", metavar="COMMAND", help="Run this command for the connection's two streams.")
+@rate_options
 @qlog_option
 @click.option("-v", "--verbose", is_flag=True, help="Say on standard error what happens.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on standard error at the end.")

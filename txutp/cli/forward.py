@@ -15,7 +15,7 @@ from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from txutp.cli.options import DURATION, QLOG, client_endpoint, named, qlog_option, server_endpoint
+from txutp.cli.options import DURATION, QLOG, client_endpoint, named, qlog_option, rate_options, server_endpoint
 from txutp.cli.output import EXIT_INTERRUPTED, EXIT_UNCONNECTED, counted, give_up, on_interrupt, run_command, say
 from txutp.cli.relay import Relay, Side
 from txutp.workers import Workers, WorkersFailed, this_worker, why_no_steering
@@ -56,6 +56,7 @@ WORKER_END_SECONDS = 5.0
     metavar="N",
     help="Share the port of FROM, a utp: string, among this many processes (Linux).",
 )
+@rate_options
 @qlog_option
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
 def forward(

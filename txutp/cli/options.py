@@ -14,9 +14,10 @@ from twisted.internet.endpoints import clientFromString, quoteStringArgument, se
 from twisted.internet.interfaces import IResolutionReceiver
 from zope.interface import implementer
 
+from txutp.core.settings import LEAST_RATE_BYTES
 from txutp.core.units import SECOND_US
 from txutp.endpoints import host_and_port
-from txutp.strings import TIMES_US, amount_of
+from txutp.strings import SIZES_BYTES, TIMES_US, amount_of, spoken
 
 # Times are written as in endpoint strings, and as iperf3 and sleep have them.
 UNITS_US = TIMES_US | {"m": TIMES_US["min"]}
@@ -39,9 +40,50 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 DURATION = Duration()
 
 
+class Rate(click.ParamType):  # type: ignore[type-arg]
+    """Bytes per second, like ``500k`` or ``2M``, with the units of endpoint strings."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            rate, unit = amount_of(str(value), SIZES_BYTES, "B")
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no rate; write bytes per second like 500k or 2M (of 1024)", param, ctx)
+        if rate < LEAST_RATE_BYTES:
+            least, given = (spoken(number, unit, SIZES_BYTES) for number in (LEAST_RATE_BYTES, rate))
+            self.fail(f"a rate is at least {least} per second, not {given}", param, ctx)
+        return rate
+
+
 def _keep_for_trace(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
     if value is not None:
         context.meta[QLOG] = value
+
+
+def _keep_for_ports(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    if value is not None:
+        context.meta.setdefault(RATES, {})[parameter.name] = value
+
+
+# Where the values of ``--up`` and ``--down`` are kept until ``run_command`` looks for UDP ports.
+RATES = "txutp.rates"
+
+
+def rate_options(command: Any) -> Any:
+    """Options for commands that ``run_command`` runs; they need not know of them."""
+    for name, does in (("down", "Receive"), ("up", "Send")):
+        option = click.option(
+            f"--{name}",
+            type=Rate(),
+            expose_value=False,
+            callback=_keep_for_ports,
+            help=f"{does} at most this many bytes per second over uTP, headers included, like 2M.",
+        )
+        command = option(command)
+    return command
 
 
 # Where the value of ``--qlog`` is kept until ``run_command`` begins the trace.

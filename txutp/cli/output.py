@@ -13,7 +13,8 @@ import click
 from rich.console import Console
 from twisted.internet.task import react
 
-from txutp.cli.options import QLOG
+from txutp.cli.options import QLOG, RATES
+from txutp.openports import open_ports_of
 from txutp.qlog import trace_reactor
 from txutp.workers import this_worker
 
@@ -65,6 +66,17 @@ def begin_trace(reactor: Any, path: Path, title: str) -> None:
         raise click.UsageError(f"--qlog: {path} cannot be written: {problem.strerror}") from problem
 
 
+def cap_ports(reactor: Any, up: int | None = None, down: int | None = None) -> None:
+    """Cap what each UDP port of the reactor sends and receives over uTP, in place of what its endpoint string says."""
+
+    def on_open(utp: Any) -> None:
+        rates = utp.multiplexer.rates
+        before_up, before_down = (pool.bytes_per_second if pool else None for pool in (rates.up, rates.down))
+        utp.limit_rate(up or before_up, down or before_down)
+
+    open_ports_of(reactor).watch(on_open, lambda utp: None)
+
+
 def run_command(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine on the reactor to its end; wrong usage that it finds is told as any other.
 
@@ -73,6 +85,7 @@ def run_command(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
 
     context = click.get_current_context()
     trace = context.meta.get(QLOG)
+    rates = context.meta.get(RATES)
 
     worker = this_worker()
     if trace is not None and worker is not None:
@@ -82,6 +95,8 @@ def run_command(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         try:
             if trace is not None:
                 begin_trace(reactor, trace, f"txutp {context.info_name}")
+            if rates is not None:
+                cap_ports(reactor, **rates)
             await main(reactor)
         except click.UsageError as problem:
             problem.show()

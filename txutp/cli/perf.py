@@ -19,7 +19,7 @@ from txutp.cli.measurement.server import Server, Session
 from txutp.cli.measurement.views import CompareView, Printer, SessionView, TestView
 from txutp.cli.measurement.wire import MAXIMUM_STREAMS
 from txutp.cli.messages import Broken, ProtocolError, Refused, Unanswered
-from txutp.cli.options import DURATION, interface_of, named, qlog_option, server_endpoint
+from txutp.cli.options import DURATION, interface_of, named, qlog_option, rate_options, server_endpoint
 from txutp.cli.output import (
     EXIT_DIFFERENT,
     EXIT_INTERRUPTED,
@@ -77,6 +77,7 @@ READER_GONE = Broken("The reader of standard output has gone away.")
     "--from", "source", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
     help="With --plot: draw what -J has printed, and run no test.",
 )  # fmt: skip
+@rate_options
 @qlog_option
 @click.option("--live", is_flag=True, help="Redraw a screen in place while the test runs.")
 def perf(**options: Any) -> None:

@@ -20,6 +20,7 @@ from txutp.cli.options import (
     is_endpoint_string,
     named,
     qlog_option,
+    rate_options,
     server_endpoint,
     utp_string,
 )
@@ -53,6 +54,7 @@ from txutp.cli.output import (
 @click.option("-s", "--source", metavar="ADDRESS", help="Listen on this address of ours.")
 @click.option("-w", "--wait", type=DURATION, help="Give up when no sender is connected for this time.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there, once the new ones are complete.")
+@rate_options
 @qlog_option
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each transfer instead of checksums.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress, and say only what goes wrong.")

@@ -16,7 +16,15 @@ from txutp.cli.files.sender import CHANGED, STORED, UNREADABLE, Sender
 from txutp.cli.files.wire import BUSY, DIFFERENT, shown
 from txutp.cli.measurement.report import duration, scaled
 from txutp.cli.messages import Broken, ProtocolError, Refused, Unanswered
-from txutp.cli.options import DURATION, client_endpoint, client_string, family_of, is_endpoint_string, qlog_option
+from txutp.cli.options import (
+    DURATION,
+    client_endpoint,
+    client_string,
+    family_of,
+    is_endpoint_string,
+    qlog_option,
+    rate_options,
+)
 from txutp.cli.output import (
     EXIT_DIFFERENT,
     EXIT_INTERRUPTED,
@@ -55,6 +63,7 @@ BROKEN = (Broken, Refused, error.ConnectionClosed)
     "--retry", type=DURATION, default="2min", show_default=True,
     help="After a break, keep trying to go on for this time.",
 )  # fmt: skip
+@rate_options
 @qlog_option
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON instead of checksums.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
