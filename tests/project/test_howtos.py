@@ -84,6 +84,24 @@ def test_programs_on_a_network_in_memory(page: Page, tmp_path: Path) -> None:
         assert client.end() == shown.splitlines()
 
 
+def test_the_benchmark_of_caps() -> None:
+    """It prints such rows as the page has, and each second is as exact as the page says."""
+    page = Page("howto/caps")
+    [words] = [command.split() for command in page.commands]
+    done = subprocess.run(
+        [sys.executable, *words[1:], "--only", "50000", "--seconds", "3"],
+        cwd=ROOT, capture_output=True, encoding="utf-8", timeout=TIMEOUT_SECONDS, check=True,
+    )  # fmt: skip
+    [published] = [table for table in page.tables if "Jain's index" in table[0]]
+    printed = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()]
+    assert printed[0] == list(published[0])
+    assert [row[:3] for row in printed[2:]] == [list(row.values())[:3] for row in published[:6]]
+    for row in [*printed[2:], *(list(row.values()) for row in published)]:
+        least, most = (float(part.rstrip("%")) for part in row[3].split(" to "))
+        slack = 3.5 if row[0] == "50,000" and row[2] == "down" else 2.0
+        assert 100 - slack <= least <= most <= 100 + slack, row
+
+
 def test_statistics(tmp_path: Path) -> None:
     """The program prints the fields, and those in the table are fields of the statistics."""
     from txutp import ConnectionStats, PortStats
