@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from txutp import Ledbat, LedbatPlusPlus, Settings, Shallow
+from txutp.core.settings import RATES
 
 MILLISECOND_US = 1_000
 SECOND_US = 1_000_000
@@ -299,6 +300,11 @@ def draw_settings(lots: random.Random, round_trip_us: int) -> Settings:
         changes["close_timeout_us"] = lots.choice((0, 5 * SECOND_US))
     if chance() < 0.1:
         changes["tombstone_us"] = lots.choice((0, 2 * SECOND_US))
+    # by lots of their own, so that a seed draws everything else as it did before there were caps
+    caps = random.Random(f"{round_trip_us} {changes}")
+    if caps.random() < 0.25:
+        for name in caps.sample(RATES, caps.choice((1, 2, 4))):
+            changes[name] = int(8_000 * 200 ** caps.random())
     return Settings(congestion=congestion, **changes)
 
 
