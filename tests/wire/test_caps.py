@@ -14,7 +14,7 @@ from tests.wire.test_transfer import pattern
 from txutp import Ledbat, Settings, Shallow, UTPClientEndpoint, UTPServerEndpoint
 from txutp.core.caps import LEAST_PACKET_BYTES, OWED_SHARE
 from txutp.core.packet import ST_DATA
-from txutp.testing import Datagram, Link, Network
+from txutp.testing import Datagram, Link, Network, ScriptedPeer
 
 SECOND_US = 1_000_000
 CHUNK_BYTES = 1 << 20
@@ -134,7 +134,7 @@ def test_fast_caps_are_exact_too(connections: int, congestion: Any) -> None:
 def test_what_arrives_is_exact_in_every_second(cap: int, connections: int, seconds: int) -> None:
     """The packets are those of the peers: what lies in a second differs by one, and by probes of closed windows."""
     scene = Scene(connections, up=False, settings=Settings(down_bytes_per_second=cap))
-    scene.run(2)
+    scene.run(2 + connections * PACKET_BYTES // cap)  # each peer begins with a packet, which is paid for then
     assert close_to(scene.run(seconds), cap, PACKET_BYTES + 200)
     # probes of a closed window have one byte, and go again when it opens
     assert sum(sender.connection.sending.bytes_resent for sender in scene.senders) <= 100
@@ -514,6 +514,32 @@ def test_a_cap_below_the_keepalives() -> None:
     assert not any(stream.lost for stream in scene.made + scene.peers)
     assert bytes(scene.peers[0].received) == b"hello"
     assert scene.way.sent - sent < 120 * 10 * 3
+
+
+def test_headers_of_small_packets_count_on_arrival() -> None:
+    """Each byte leaves in a packet of its own while the window has room: the window has to pause for that."""
+    up = Link(delay_us=10_000)
+    wire = Wire(up)
+    pair = Pair(up, Link(delay_us=10_000), settings=Settings(), server_settings=Settings(down_bytes_per_second=10_000))
+    pair.client.transport.setTcpNoDelay(True)
+    for _ in range(16_000):
+        pair.client.transport.write(b"x")
+        pair.run(0.001)
+    assert 0.5 * 160_000 < sum(wire.rates(0, 15)) < 1.5 * 160_000
+    assert pair.run(10, until=lambda: len(pair.server.received) == 16_000)
+
+
+def test_forged_syns_do_not_use_up_the_cap() -> None:
+    """Half-open connections have a window, and draw nothing."""
+    scene = Scene(1, up=False, settings=Settings(down_bytes_per_second=100_000))
+    scene.run(2)
+    attacker = ScriptedPeer(scene.network.reactor("10.0.0.9"), remote=(SERVER, PORT))
+    scene.network.connect("10.0.0.9", SERVER, Link(delay_us=5_000), Link(delay_us=5_000))
+    for number in range(900):
+        at_us = scene.network.now_us + number * 3_000
+        scene.network.call_at(at_us, lambda number=number: attacker.syn(2 * number + 1, 1))  # type: ignore[misc]
+    assert close_to(scene.run(3), 100_000, PACKET_BYTES)
+    assert scene.port.stats().half_open > 400
 
 
 def test_a_window_update_that_is_lost_comes_again() -> None:

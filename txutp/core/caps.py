@@ -41,6 +41,9 @@ LARGEST_TURN_BYTES = 65_000
 OWED_SHARE = 0.75
 LONGEST_OWED_SECONDS = 1.0
 
+# The seconds of silence at most that pay for data which came although the cap did not offer as much.
+LONGEST_DEBT_SECONDS = 4.0
+
 # Under small caps packets are smaller: this part of a second's bytes, so that a second is exact; but not below a size
 # that every path carries whole (RFC 791).
 PACKET_SHARE = 0.015
@@ -170,9 +173,9 @@ class Pool:
         claim.due_us = self._due_us(claim, now_us)
         return 0
 
-    def draw(self, claim: Claim, size: int, now_us: int) -> None:
-        """A claim has drawn so much, whether that was offered or not."""
-        self._credit -= size
+    def draw(self, claim: Claim, size: float, now_us: int) -> None:
+        """A claim has drawn so much, whether that was offered or not; what was put back is negative."""
+        self._credit = max(self._credit - size, -self.bytes_per_second * LONGEST_DEBT_SECONDS)
         if claim.turn_bytes:
             claim.turn_bytes = max(claim.turn_bytes - size, 0.0)
             self._fulfil(claim)
@@ -404,7 +407,7 @@ class Cap:
         if now_us - self.resumed_us > max(self._waited_us * BUSY_SHARE, BUSY_US):
             self._busy_since_us = now_us
 
-    def draw(self, datagrams_bytes: int, count: int, now_us: int) -> None:
+    def draw(self, datagrams_bytes: float, count: int, now_us: int) -> None:
         """Datagrams with data went; these are their bytes without the headers of IP and UDP."""
         size = datagrams_bytes + count * self.overhead_bytes
         for claim in self._claims:

@@ -1,8 +1,9 @@
 """A cap on what one connection receives: the peer sees a window that opens no faster than the cap allows.
 
 The peer may send what the window says, so the window is opened by what the cap offers and closed by what arrives.  The
-cap is paid when the window opens.  What arrives has been paid for, but for the acks of our data, segments that come
-twice, and the headers of small packets, which the cap owes.  So the peer slows down, and nothing has to be lost.
+cap is paid when the window opens.  What arrives has been paid for, but for segments that come twice and the headers of
+small packets, which the next ones wait for, and for the acks of our data, which the cap owes.  So the peer slows down,
+and nothing has to be lost.
 
 The buffer keeps its capacity: data that was on its way when a cap was set is accepted.
 """
@@ -54,6 +55,7 @@ class Intake:
         "_receiver",
         "_told_bytes",
         "_unit_bytes",
+        "_unpaid_bytes",
         "_updates",
         "_uses_window",
         "cap",
@@ -68,7 +70,9 @@ class Intake:
         self._unit_bytes = LEAST_WINDOW_BYTES  # a full packet; this much until one has come
         self._largest_bytes = 0  # payload of a packet
         self._uses_window = receiver.bytes_received > 0
-        self.open_bytes = 0
+        # A peer may begin with a packet at once.  That is paid when it comes, or SYNs with forged sources would use up
+        # the cap.
+        self.open_bytes = self._unpaid_bytes = LEAST_WINDOW_BYTES
         self._told_bytes = 0  # what is left of the window in our last packet
         self._updates = 0  # packets for the sake of the window since the last data
         self.due_us = NEVER_US  # when to ask again
@@ -94,9 +98,14 @@ class Intake:
         self._arrived_bytes = arrived_bytes
         self.open_bytes -= used_bytes
         self._told_bytes -= used_bytes
+        unpaid_bytes = min(used_bytes, self._unpaid_bytes)
+        self._unpaid_bytes -= unpaid_bytes
         overhead_bytes = HEADER_BYTES + self.cap.overhead_bytes
-        paid_bytes = used_bytes * (1 + overhead_bytes / self._unit_bytes)
-        self.cap.owe(payload_bytes + count * HEADER_BYTES - paid_bytes, count)
+        paid_bytes = (used_bytes - unpaid_bytes) * (1 + overhead_bytes / self._unit_bytes)
+        if payload_bytes:
+            self.cap.draw(payload_bytes + count * HEADER_BYTES - paid_bytes, count, now_us)
+        else:
+            self.cap.owe(count * HEADER_BYTES, count)
         if new_bytes:
             self._updates = 0
             self._uses_window = True
