@@ -218,6 +218,7 @@ def test_workers_share_a_port(listener: socket.socket, tmp_path: Path) -> None:
     [
         (("tcp:2222", "utp:127.0.0.1:9"), "written utp:PORT, and not 'tcp:2222'"),
         (("utp:0", "tcp:127.0.0.1:9", "--max-connections", "1"), "less than one for each of the workers"),
+        (("utp:0", "tcp:127.0.0.1:9", "--up", "199"), "--up 199 is less than 100 for each of the workers"),
     ],
 )
 @steered

@@ -15,9 +15,19 @@ from twisted.internet.endpoints import connectProtocol
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from txutp.cli.options import DURATION, QLOG, client_endpoint, named, qlog_option, rate_options, server_endpoint
+from txutp.cli.options import (
+    DURATION,
+    QLOG,
+    RATES,
+    client_endpoint,
+    named,
+    qlog_option,
+    rate_options,
+    server_endpoint,
+)
 from txutp.cli.output import EXIT_INTERRUPTED, EXIT_UNCONNECTED, counted, give_up, on_interrupt, run_command, say
 from txutp.cli.relay import Relay, Side
+from txutp.core.settings import LEAST_RATE_BYTES
 from txutp.workers import Workers, WorkersFailed, this_worker, why_no_steering
 from txutp.workers.serving import handle, port_of, serve
 from txutp.workers.steering import MAXIMUM_WORKERS
@@ -68,9 +78,13 @@ def forward(
     rsync, git or restic as background traffic. Half closes, back-pressure and resets are carried through.
     """
     worker = this_worker()
+    rates: dict[str, int] = click.get_current_context().meta.get(RATES, {})
     if workers > 1 and worker is None:
         if max_connections is not None and max_connections < workers:
             raise click.UsageError(f"--max-connections {max_connections} is less than one for each of the workers.")
+        for name, rate in rates.items():
+            if rate < workers * LEAST_RATE_BYTES:
+                raise click.UsageError(f"--{name} {rate} is less than {LEAST_RATE_BYTES} for each of the workers.")
         why_one = why_no_steering()
         if not why_one:
             _run_workers(source, workers, grace, quiet)

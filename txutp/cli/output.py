@@ -80,22 +80,24 @@ def cap_ports(reactor: Any, up: int | None = None, down: int | None = None) -> N
 def run_command(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine on the reactor to its end; wrong usage that it finds is told as any other.
 
-    Each of several workers adds its number to the name of its trace.
+    Each of several workers adds its number to the name of its trace, and has its part of the caps on rates.
     """
 
     context = click.get_current_context()
     trace = context.meta.get(QLOG)
-    rates = context.meta.get(RATES)
+    rates: dict[str, int] = context.meta.get(RATES, {})
 
     worker = this_worker()
-    if trace is not None and worker is not None:
-        trace = trace.with_stem(f"{trace.stem}-{worker.number}")
+    if worker is not None:
+        rates = {name: worker.part_of(rate) for name, rate in rates.items()}
+        if trace is not None:
+            trace = trace.with_stem(f"{trace.stem}-{worker.number}")
 
     async def guarded(reactor: Any) -> None:
         try:
             if trace is not None:
                 begin_trace(reactor, trace, f"txutp {context.info_name}")
-            if rates is not None:
+            if rates:
                 cap_ports(reactor, **rates)
             await main(reactor)
         except click.UsageError as problem:
