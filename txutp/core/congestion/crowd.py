@@ -10,7 +10,8 @@ others are.  Flows that fall silent, or end, are forgotten after two ticks witho
 from __future__ import annotations
 
 TICK_US = 1_000_000
-LEAST_SEGMENTS = 0.02  # one packet in fifty round trips: with fewer a flow would not notice that the queue is gone
+LEAST_SEGMENTS = 0.0125  # one packet in eighty round trips: with fewer a flow would not notice that the queue is gone
+FULL_GAIN_SEGMENTS = 8  # windows that are as large in the mean, or larger, grow as those of lone flows do
 LARGEST_SEGMENTS = 10  # a larger window counts as one of this size: a path that holds more needs no care
 
 
@@ -52,6 +53,12 @@ class Crowd:
     def least_segments(self) -> float:
         """The least window of each flow: all of them together never have less than one segment."""
         return max(1.0 / self.flows, LEAST_SEGMENTS)
+
+    def gain_share(self, segment_bytes: int) -> float:
+        """By what the constant growth of each flow is multiplied, so that all of them push no harder than one."""
+        if self.flows == 1:
+            return 1.0
+        return min(self.mean_window_bytes / (FULL_GAIN_SEGMENTS * segment_bytes), 1.0)
 
     @property
     def mean_window_bytes(self) -> float:

@@ -18,7 +18,7 @@ they reach in this project's own scenarios.  All updates are per acknowledgement
 from __future__ import annotations
 
 from txutp.core.congestion.capacity import VISIBLE_PACKETS, VISIBLE_SHARE, VISIBLE_US, Capacity
-from txutp.core.congestion.crowd import Crowd
+from txutp.core.congestion.crowd import FULL_GAIN_SEGMENTS, Crowd
 from txutp.core.congestion.interface import SMALL_SEGMENTS, SPARSE_SEGMENTS, Acknowledgement
 from txutp.core.congestion.rhythm import next_beat_us, rest_us
 from txutp.core.units import SECOND_US
@@ -40,7 +40,6 @@ SLOW_START_EXIT = 0.75  # of the target
 SLOW_START_CARRIED = 0.9  # of what the path delivered is kept then
 
 GAIN_SEGMENTS = 0.5  # per round trip...
-FULL_GAIN_SEGMENTS = 8  # ...in proportion to the mean window of the port's flows below this: fifty push as hard as one
 LARGEST_CATCH_UP = 8  # ...times up to this for a window below the mean, which has fewer acknowledgements
 # ...times this, instead, where packets get lost without a queue: the path's own losses need not starve a flow
 LOSSY_GAIN = 1.5
@@ -55,6 +54,8 @@ LARGEST_DECREASE = 0.5  # of the window per round trip
 QUIET_ROUNDS = 2  # after so many round trips with half the target or less, growth doubles with each...
 LOSSLESS_ROUNDS = 30  # ...unless something was lost lately
 LARGEST_ACCELERATION = 0.25  # of the window per round trip
+QUIET_GAIN = 0.0625  # of a small window in each round trip, also in those without an acknowledgement...
+LARGEST_QUIET_GAIN = 3.0  # ...and no more at once
 
 STALE_ROUND_TRIPS = 2  # older delays tell nothing: packets that are sent again are not measured
 
@@ -70,6 +71,7 @@ SLOWDOWN_DIVISOR = 4
 # A delay that does not move while we send next to nothing is not a queue: the route has changed.
 LEARN_US = 5_000_000
 LEARN_SAMPLES = 20
+LEARN_SPARSE_SAMPLES = 5  # of a window below one segment, however long they take
 LEARN_SPREAD_US = 2_000
 
 BUCKET_ACKS = 3
@@ -247,7 +249,8 @@ class Shallow:
         if window > least or (first and window > self._least_segments * self.segment_bytes):
             self._remember_cut(now_us)
         if window < least:
-            least = window / 2
+            # what a timeout takes of a small window is half, and only once
+            least = window / 2 if first else window
             if first:
                 self._threshold = window
         elif window > least or first:
@@ -319,6 +322,9 @@ class Shallow:
             if lossless and self._quiet_rounds > QUIET_ROUNDS and not self._is_small:
                 accelerated = gain * 2.0 ** min(self._quiet_rounds - QUIET_ROUNDS, 40)
                 gain = max(gain, min(accelerated, (CAUTIOUS_INCREASE if suspect else LARGEST_ACCELERATION) * window))
+            if gain and self._is_small and self._quiet_rounds >= QUIET_ROUNDS:
+                rounds = ack.acked_bytes / window
+                gain = max(gain, min((1 + QUIET_GAIN) ** rounds - 1, LARGEST_QUIET_GAIN) * window / share)
             largest = LARGEST_INCREASE if lossless and not suspect else CAUTIOUS_INCREASE
             change = max(gain, min(INCREASE * distance, largest) * window)
             self._set_window(max(self._capacity.limit_window(window + share * change, ack.now_us), window))
@@ -343,9 +349,12 @@ class Shallow:
                 return gain * LOSSY_GAIN
         elif window >= FULL_GAIN_SEGMENTS * segment_bytes:
             return gain
-        gain *= self._usual_share(FULL_GAIN_SEGMENTS)
-        if window < SPARSE_SEGMENTS * segment_bytes and self._crowd is not None:
-            gain *= min(max(self._crowd.mean_window_bytes / window, 1.0), LARGEST_CATCH_UP)
+        crowd = self._crowd
+        if crowd is None:
+            return gain
+        gain *= crowd.gain_share(segment_bytes)
+        if window < SPARSE_SEGMENTS * segment_bytes:
+            gain *= min(max(crowd.mean_window_bytes / window, 1.0), LARGEST_CATCH_UP)
         return gain
 
     def _is_stale(self, ack: Acknowledgement) -> bool:
@@ -485,6 +494,9 @@ class Shallow:
             # many small flows are like one with as many times the rate
             more_us = self._usual_share(SMALL_SEGMENTS) * (TARGET_PACKETS_LIMIT_US - self.wanted_delay_us)
             target_us = max(target_us, min(packets_us, self.wanted_delay_us + more_us))
+        if self._is_small and self._crowd is not None:
+            rate = self._crowd.flows * self._window / max(self.base_us + self._delay_us, 1)
+            target_us = max(target_us, min(TARGET_PACKETS * self.segment_bytes / rate, TARGET_PACKETS_LIMIT_US))
         self.target_delay_us = max(int(self._capacity.limit_target(target_us, self._noise_us)), 1)
 
     # -- a new route --
@@ -505,11 +517,13 @@ class Shallow:
         """Take a delay that never moves for the path's own."""
         if self._learn_started_us < 0 or now_us - self._learn_started_us < LEARN_US:
             return
-        if (
-            self._learn_samples > LEARN_SAMPLES
-            and self._learn_high_us - self._learn_low_us < LEARN_SPREAD_US
-            and self._learn_low_us > self.target_delay_us
-        ):
+        is_constant = self._learn_high_us - self._learn_low_us < LEARN_SPREAD_US
+        samples = LEARN_SAMPLES
+        if self._window < SPARSE_SEGMENTS * self.segment_bytes:
+            samples = LEARN_SPARSE_SAMPLES
+            if is_constant and self._learn_samples <= samples:
+                return
+        if self._learn_samples > samples and is_constant and self._learn_low_us > self.target_delay_us:
             self._absorbed_us += self._learn_low_us
             self._bucket_minimum_us = self._previous_minimum_us = -1
             self._average_us = 0.0
