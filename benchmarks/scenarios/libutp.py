@@ -19,6 +19,8 @@ class Libutp(Ledbat):
 
     __slots__ = ("_cut_us",)
 
+    join = None  # type: ignore[assignment]  # each of its flows is alone
+
     def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
         super().__init__(segment_bytes=segment_bytes, target_delay_us=target_delay_us)
         self.slow_start = False

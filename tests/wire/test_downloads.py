@@ -27,6 +27,8 @@ class Greedy(Ledbat):
 
     __slots__ = ()
 
+    join = None  # type: ignore[assignment]  # each stands for a host of its own
+
     def on_ack(self, ack: Acknowledgement) -> None:
         ack.window_limited = True
         super().on_ack(ack)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from txutp.core.congestion.crowd import Crowd
 from txutp.core.rtt import RoundTrip
 
 # RFC 6817 2.4.2 MIN_CWND; with less, one lost packet can only be repaired by a timeout.
@@ -58,6 +59,15 @@ class Acknowledgement:
         self.round_trip: RoundTrip = round_trip
         self.window_limited: bool = window_limited  # the window, not application or peer, bounded what was in flight
         self.delivery_rate: float = delivery_rate  # bytes per second, if a sample of it ends with this packet; else 0
+
+
+def window_after_loss(window: float, segment_bytes: int, queued: bool) -> float:
+    """Half of it, but no less than ``MINIMUM_WINDOW_SEGMENTS`` of what there was if no queue has shown.
+
+    Below that only time tells of a loss.  It is for flows of which there are many, not for paths that lose packets.
+    """
+    least = 0.0 if queued else min(window, float(MINIMUM_WINDOW_SEGMENTS * segment_bytes))
+    return max(window / 2, least)
 
 
 class Controller(Protocol):
@@ -129,6 +139,10 @@ class Traced:
     def __init__(self, controller: Controller, report: Callable[[int, str, int, int | None], None]) -> None:
         self._controller = controller
         self._report = report
+
+    @property
+    def join(self) -> Callable[[Crowd, int], None] | None:
+        return getattr(self._controller, "join", None)
 
     @property
     def segment_bytes(self) -> int:

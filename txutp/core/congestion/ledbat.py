@@ -6,7 +6,8 @@ longer.  Where the two references differ, the choice stands beside the line.
 
 from __future__ import annotations
 
-from txutp.core.congestion.interface import MINIMUM_WINDOW_SEGMENTS, Acknowledgement
+from txutp.core.congestion.crowd import Crowd
+from txutp.core.congestion.interface import MINIMUM_WINDOW_SEGMENTS, Acknowledgement, window_after_loss
 
 TARGET_DELAY_US = 100_000  # BEP 29; RFC 6817 allows no more
 GAIN_BYTES = 3_000  # BEP 29: at most this much growth per round trip
@@ -24,6 +25,7 @@ class Ledbat:
 
     __slots__ = (
         "_before_cut",
+        "_crowd",
         "_recent_us",
         "_threshold_bytes",
         "_window",
@@ -42,6 +44,12 @@ class Ledbat:
         self._threshold_bytes = INF
         self._before_cut = (0.0, self._threshold_bytes, False)  # window, threshold and slow start
         self._recent_us: list[int] = []
+        self._crowd: Crowd | None = None
+
+    def join(self, crowd: Crowd, now_us: int) -> None:
+        """Be one of the flows of a port, which share its initial windows, its growth and its least window."""
+        self._crowd = crowd
+        self._window = crowd.enter(now_us, INITIAL_WINDOW_SEGMENTS * self.segment_bytes)
 
     @property
     def window_bytes(self) -> int:
@@ -53,8 +61,9 @@ class Ledbat:
             # a peer that takes no samples, or says the same always: our own clock has to do
             delay_us = ack.round_trip_delay_us
         if delay_us is None:
-            if self.slow_start and ack.window_limited and self._window + ack.acked_bytes <= self._threshold_bytes < INF:
-                self._window += ack.acked_bytes  # what is sent again after a timeout tells no delay
+            grown = self._window + min(ack.acked_bytes, self._window)
+            if self.slow_start and ack.window_limited and grown <= self._threshold_bytes < INF:
+                self._window = grown  # what is sent again after a timeout tells no delay
             return
         recent = self._recent_us
         recent.append(delay_us)
@@ -63,19 +72,25 @@ class Ledbat:
         delay_us = min(recent)
 
         window = self._window
-        change = window_change(ack.acked_bytes, window, delay_us, self.target_delay_us)
-        if change > 0 and not ack.window_limited:
-            # RFC 6817 2.4.2: what was never tried is not known to be free
-            return
+        acked_bytes = ack.acked_bytes
+        if window < MINIMUM_WINDOW_SEGMENTS * self.segment_bytes:
+            acked_bytes = min(acked_bytes, int(window))  # one packet may be more than a window
+        change = window_change(acked_bytes, window, delay_us, self.target_delay_us)
+        if change > 0:
+            if not ack.window_limited:
+                # RFC 6817 2.4.2: what was never tried is not known to be free
+                return
+            if self._crowd is not None:
+                change *= self._crowd.gain_share(self.segment_bytes)
 
         if self.slow_start:
             if delay_us > SLOW_START_EXIT * self.target_delay_us:
                 self.slow_start = False
                 self._threshold_bytes = window
-            elif window + ack.acked_bytes > self._threshold_bytes:
+            elif window + acked_bytes > self._threshold_bytes:
                 self.slow_start = False
             else:
-                change = max(change, ack.acked_bytes)
+                change = max(change, acked_bytes)
         self._set_window(window + change)
 
     def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
@@ -83,17 +98,22 @@ class Ledbat:
         if not new_window:
             return
         self._before_cut = (self._window, self._threshold_bytes, False)
-        self._set_window(self._window / 2)
+        queued = min(self._recent_us, default=0) > self.target_delay_us / 2
+        kept = (
+            window_after_loss(self._window, self.segment_bytes, queued) if self._crowd is not None else self._window / 2
+        )
+        self._set_window(kept)
         self._threshold_bytes = self._window
         self.slow_start = False
 
     def on_timeout(self, now_us: int) -> None:
         # RFC 6817 2.4.2: one segment; slow start again up to half of what was in use, also if that one is lost again
         # (RFC 5681 3.1)
-        if self._window > self.segment_bytes:
-            self._before_cut = (self._window, self._threshold_bytes, self.slow_start)
-            self._threshold_bytes = max(self._window / 2, MINIMUM_WINDOW_SEGMENTS * self.segment_bytes)
-        self._window = float(self.segment_bytes)
+        window = self._window
+        if window > self.segment_bytes or not self.slow_start:
+            self._before_cut = (window, self._threshold_bytes, self.slow_start)
+            self._threshold_bytes = max(window / 2, min(window, MINIMUM_WINDOW_SEGMENTS * self.segment_bytes))
+        self._window = max(min(window / 2, float(self.segment_bytes)), self._least_window / MINIMUM_WINDOW_SEGMENTS)
         self.slow_start = True
         self._recent_us.clear()
 
@@ -102,7 +122,13 @@ class Ledbat:
         self._set_window(max(self._window, window))
 
     def _set_window(self, window: float) -> None:
-        self._window = max(window, float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes))
+        self._window = max(window, self._least_window)
+
+    @property
+    def _least_window(self) -> float:
+        """Two segments, of all flows of the port together."""
+        share = 1.0 if self._crowd is None else self._crowd.least_segments
+        return share * MINIMUM_WINDOW_SEGMENTS * self.segment_bytes
 
 
 def window_change(acked_bytes: int, window: float, delay_us: int, target_delay_us: int) -> float:

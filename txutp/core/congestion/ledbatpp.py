@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from math import ceil
 
-from txutp.core.congestion.interface import MINIMUM_WINDOW_SEGMENTS, Acknowledgement
+from txutp.core.congestion.crowd import Crowd
+from txutp.core.congestion.interface import MINIMUM_WINDOW_SEGMENTS, Acknowledgement, window_after_loss
+from txutp.core.congestion.rhythm import next_beat_us
 
 TARGET_DELAY_US = 60_000
 CURRENT_FILTER = 4  # samples, of which the smallest counts
@@ -30,6 +32,7 @@ class LedbatPlusPlus:
 
     __slots__ = (
         "_before_cut",
+        "_crowd",
         "_cut_us",
         "_held_until_us",
         "_initial",
@@ -58,6 +61,12 @@ class LedbatPlusPlus:
         self._slowdown_from_us = -1  # when the next slowdown is due
         self._slowdown_started_us = -1  # of the one under way
         self._held_until_us = -1  # the window stays at its least until then
+        self._crowd: Crowd | None = None
+
+    def join(self, crowd: Crowd, now_us: int) -> None:
+        """Be one of the flows of a port, which share initial windows, growth, least window, pauses."""
+        self._crowd = crowd
+        self._window = crowd.enter(now_us, INITIAL_WINDOW_SEGMENTS * self.segment_bytes)
 
     @property
     def window_bytes(self) -> int:
@@ -80,8 +89,14 @@ class LedbatPlusPlus:
             return
         if delay_us is None:
             return
+        share = 1.0 if self._crowd is None else self._crowd.gain_share(self.segment_bytes)
         change = window_change(
-            ack.acked_bytes, self._window, self.segment_bytes, delay_us, self.target_delay_us, ack.round_trip.base_us
+            ack.acked_bytes,
+            self._window,
+            share * self.segment_bytes,
+            delay_us,
+            self.target_delay_us,
+            ack.round_trip.base_us,
         )
         if change > 0 and not ack.window_limited:
             return
@@ -101,7 +116,8 @@ class LedbatPlusPlus:
             self._threshold = max(self._threshold / 2, float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes))
             return
         self._before_cut = (self._window, self._threshold, False)
-        self._set_window(self._window / 2)
+        queued = min(self._recent_us, default=0) > self.target_delay_us / 2
+        self._set_window(window_after_loss(self._window, self.segment_bytes, queued))
         self._threshold = self._window
         self._cut_us = now_us
         if self.slow_start:
@@ -111,11 +127,12 @@ class LedbatPlusPlus:
         # RFC 5681 3.1: the threshold is held while what left again is lost again
         window = self._threshold if self._slowdown_started_us >= 0 else self._window
         least = float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes)
-        if window > least:
+        first = not self.slow_start or self._threshold == float("inf")
+        if window > least or (first and window < least):
             self._before_cut = (window, self._threshold, self.slow_start and self._slowdown_started_us < 0)
-        if window > least or not self.slow_start or self._threshold == float("inf"):
-            self._threshold = max(window / 2, least)
-        self._set_window(0.0)
+        if window > least or first:
+            self._threshold = max(window / 2, min(window, least))
+        self._set_window(min(window / 2, least))
         self._held_until_us = self._slowdown_started_us = -1
         self._recent_us.clear()
         self.slow_start = True
@@ -142,7 +159,7 @@ class LedbatPlusPlus:
                 return
         if ack.window_limited:
             share = gain(self.target_delay_us, ack.round_trip.base_us) if self._initial else 1.0
-            self._window += share * ack.acked_bytes
+            self._window += share * min(ack.acked_bytes, self._window)
             if self._window >= self._threshold:
                 self._window = self._threshold
                 self._leave_slow_start(ack.now_us, ack.round_trip.smoothed_us)
@@ -151,21 +168,32 @@ class LedbatPlusPlus:
         self.slow_start = False
         if self._slowdown_started_us >= 0:
             duration_us = now_us - self._slowdown_started_us
-            self._slowdown_from_us = now_us + SLOWDOWN_SHARE * duration_us
+            self._slowdown_from_us = self._common_moment_us(now_us + SLOWDOWN_SHARE * duration_us)
             self._slowdown_started_us = -1
         elif self._initial:
             self._slowdown_from_us = now_us + SLOWDOWN_ROUND_TRIPS * smoothed_us
         self._initial = False
 
+    def _common_moment_us(self, soonest_us: int) -> int:
+        """When to slow down: if there are others, at the same moment as all flows of this host."""
+        if self._crowd is None or self._crowd.flows == 1:
+            return soonest_us
+        return next_beat_us(soonest_us - 1)
+
     def _begin_slowdown(self, now_us: int, smoothed_us: int) -> None:
+        least = float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes)
+        if self._window <= least:  # the pace makes it rest
+            self._slowdown_from_us = self._common_moment_us(now_us + SLOWDOWN_SHARE * smoothed_us)
+            return
         self._threshold = self._window
-        self._set_window(0.0)
+        self._window = least
         self._slowdown_started_us = self._cut_us = now_us
         self._held_until_us = now_us + SLOWDOWN_ROUND_TRIPS * smoothed_us
         self.slow_start = True
 
     def _set_window(self, window: float) -> None:
-        self._window = max(window, float(MINIMUM_WINDOW_SEGMENTS * self.segment_bytes))
+        share = 1.0 if self._crowd is None else self._crowd.least_segments
+        self._window = max(window, share * MINIMUM_WINDOW_SEGMENTS * self.segment_bytes)
 
 
 def gain(target_delay_us: int, base_us: int) -> float:
@@ -174,7 +202,7 @@ def gain(target_delay_us: int, base_us: int) -> float:
 
 
 def window_change(
-    acked_bytes: int, window: float, segment_bytes: int, delay_us: int, target_delay_us: int, base_us: int
+    acked_bytes: int, window: float, segment_bytes: float, delay_us: int, target_delay_us: int, base_us: int
 ) -> float:
     """By how many bytes the window moves for one acknowledgement (section 4.2 of the draft)."""
     share = min(acked_bytes / window, 1.0)

@@ -85,7 +85,7 @@ class Steering:
     def _look_around(self) -> None:
         """See whether there is a crowd, of which the controller knows."""
         controller = self.controller
-        if self._crowd.flows > 1 and hasattr(controller, "join"):
+        if self._crowd.flows > 1 and getattr(controller, "join", None) is not None:
             self._small_segments = SMALL_SEGMENTS if controller.pacing_gain else SMALL_UNPACED_SEGMENTS
         else:
             self._small_segments = 0
