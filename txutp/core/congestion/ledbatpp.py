@@ -64,9 +64,8 @@ class LedbatPlusPlus:
         self._crowd: Crowd | None = None
 
     def join(self, crowd: Crowd, now_us: int) -> None:
-        """Be one of the flows of a port, which share initial windows, growth, least window, pauses."""
+        """Be one of the flows of a port, which share growth, least window, and pauses; each begins with 2 segments."""
         self._crowd = crowd
-        self._window = crowd.enter(now_us, INITIAL_WINDOW_SEGMENTS * self.segment_bytes)
 
     @property
     def window_bytes(self) -> int:
