@@ -109,6 +109,16 @@ def test_newcomers_get_their_share_of_a_full_link() -> None:
     assert wait_ms < 15
 
 
+def test_ledbatpp_shares_these_rules() -> None:
+    """Without them fifty flows fill the queue: 109 ms."""
+    swarm = Swarm(50, LedbatPlusPlus)
+    swarm.run(10)
+    use, fairness, wait_ms = swarm.run(6)
+    assert use > 0.9
+    assert fairness > 0.9
+    assert wait_ms < 85
+
+
 # -- when the path goes, and comes back --
 
 
@@ -122,6 +132,30 @@ def test_a_swarm_is_back_after_an_outage(congestion: type) -> None:
     swarm.run(5)
     use, *_ = swarm.run(3)
     assert use > 0.85
+
+
+def test_a_swarm_takes_a_link_that_others_leave() -> None:
+    """With next to no window there are seconds between two answers, and growth by a few per cent would take minutes."""
+    swarm = Swarm(80)
+    swarm.run(6)
+    for turn in range(24):  # somebody else's queue, which moves
+        swarm.link.delay_us = BASE_US // 2 + (300_000, 200_000)[turn % 2]
+        swarm.run(0.5)
+    assert max(swarm.windows) < SEGMENT / 10
+    swarm.link.delay_us = BASE_US // 2
+    swarm.run(9)
+    use, *_ = swarm.run(3)
+    assert use > 0.85
+
+
+def test_a_longer_route_is_learned_although_packets_are_rare() -> None:
+    swarm = Swarm(200)
+    swarm.run(6)
+    swarm.link.delay_us += 40_000
+    swarm.run(6)
+    assert swarm.run(1)[0] < 0.7, "it looks like a queue"
+    swarm.run(7)
+    assert swarm.run(4)[0] > 0.8
 
 
 def test_each_flow_of_a_swarm_notices_that_its_peer_is_gone() -> None:
@@ -284,6 +318,14 @@ def test_a_newcomer_begins_with_what_the_others_have() -> None:
     assert crowd.least_segments == LEAST_SEGMENTS or crowd.least_segments == pytest.approx(1 / 50)
 
 
+def test_large_windows_do_not_hide_small_ones() -> None:
+    """A flow whose path is another one must not let all others grow as if they were alone."""
+    crowd = crowd_of(9, 0, 0.5)
+    crowd.count(0, 5_000 * SEGMENT, SEGMENT)
+    assert crowd.mean_window_bytes < 1.5 * SEGMENT
+    assert crowd.gain_share(SEGMENT) < 0.2
+
+
 def test_silent_flows_are_forgotten() -> None:
     crowd = crowd_of(50, 0)
     assert crowd.flows == 50
@@ -291,6 +333,7 @@ def test_silent_flows_are_forgotten() -> None:
     assert crowd.flows == 50
     crowd.count(2 * TICK_US, SEGMENT, SEGMENT)
     assert crowd.flows == 1
+    assert crowd.gain_share(SEGMENT) == 1.0
     assert crowd.enter(100 * TICK_US, 10 * SEGMENT) == 10 * SEGMENT
 
 
