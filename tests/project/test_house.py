@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "core.congestion.crowd",
         "core.congestion.overload",
         "core.congestion.rhythm",
+        "core.congestion.route",
         "core.cookies",
         "core.delay",
         "core.memory",

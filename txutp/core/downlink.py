@@ -86,6 +86,8 @@ class Incoming(Shallow):
 
     __slots__ = ("_known_base_us",)
 
+    pushes = False  # peers may send less than they may, or have queues of their own
+
     def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
         super().__init__(segment_bytes=segment_bytes, target_delay_us=target_delay_us)
         self._known_base_us = 0  # at the last slowdown

@@ -21,6 +21,7 @@ from txutp.core.congestion.capacity import VISIBLE_PACKETS, VISIBLE_SHARE, VISIB
 from txutp.core.congestion.crowd import FULL_GAIN_SEGMENTS, Crowd
 from txutp.core.congestion.interface import SMALL_SEGMENTS, SPARSE_SEGMENTS, Acknowledgement
 from txutp.core.congestion.rhythm import next_beat_us, rest_us
+from txutp.core.congestion.route import PAUSE_US, RouteCheck
 from txutp.core.units import SECOND_US
 
 TARGET_DELAY_US = 4_000
@@ -68,11 +69,7 @@ FIRST_SLOWDOWN_ROUND_TRIPS = 2
 SLOWDOWN_INTERVAL_ROUND_TRIPS = 30  # at least
 SLOWDOWN_DIVISOR = 4
 
-# A delay that does not move while we send next to nothing is not a queue: the route has changed.
-LEARN_US = 5_000_000
-LEARN_SAMPLES = 20
-LEARN_SPARSE_SAMPLES = 5  # of a window below one segment, however long they take
-LEARN_SPREAD_US = 2_000
+PUSHING_FLOWS = 8  # with more flows on a port each one is too small to push, see ``route.py``
 
 BUCKET_ACKS = 3
 
@@ -92,10 +89,6 @@ class Shallow:
         "_crowd",
         "_cut_us",
         "_delay_us",
-        "_learn_high_us",
-        "_learn_low_us",
-        "_learn_samples",
-        "_learn_started_us",
         "_least_segments",
         "_lossless_rounds",
         "_noise_us",
@@ -106,6 +99,7 @@ class Shallow:
         "_round_delays",
         "_round_lost_bytes",
         "_round_started_us",
+        "_route",
         "_sampled_us",
         "_saved_window",
         "_settled",
@@ -121,6 +115,7 @@ class Shallow:
     )
 
     pacing_gain: float = 1.25
+    pushes: bool = True  # to find out whether a path has become longer
 
     def __init__(self, *, segment_bytes: int, target_delay_us: int | None = None) -> None:
         self.segment_bytes: int = segment_bytes
@@ -168,8 +163,7 @@ class Shallow:
 
         # a new route
         self._absorbed_us = 0  # delay that turned out to be the path's own
-        self._learn_started_us = -1
-        self._learn_low_us = self._learn_high_us = self._learn_samples = 0
+        self._route: RouteCheck | None = None  # while all delays are long
 
     @property
     def window_bytes(self) -> int:
@@ -192,7 +186,7 @@ class Shallow:
         if delay_us is not None:
             if ack.one_way_delay_us is not None:
                 delay_us = min(delay_us, ack.one_way_delay_us)
-            self._measure_delay(now_us, delay_us, smoothed_us)
+            self._measure_delay(now_us, delay_us, smoothed_us, ack.sent_us)
             self.base_us = ack.round_trip.base_us + self._absorbed_us
         if not self.base_us:
             return
@@ -206,12 +200,19 @@ class Shallow:
         if self.slow_start:
             self._grow_in_slow_start(ack, smoothed_us)
             return
+        route = self._route
+        if route is not None and route.extra_bytes:
+            self._judge_push(route, ack)
+            return
         self._steer(ack)
         if now_us >= self._slowdown_us:
             self._begin_slowdown(now_us, smoothed_us)
-        self._watch_route(now_us)
+        elif route is not None:
+            self._check_route(route, now_us, smoothed_us)
 
     def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
+        if self._route is not None and self._route.extra_bytes:
+            self._forget_route(now_us)
         self._lossless_rounds = 0
         self._round_lost_bytes += lost_bytes
         waited_us = self._waited_us()
@@ -243,6 +244,7 @@ class Shallow:
 
     def on_timeout(self, now_us: int) -> None:
         # RFC 5681 3.1: the threshold is held while what left again is lost again
+        self._forget_route(now_us)
         window = self._saved_window or self._window
         least = float(TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes)
         first = not self.slow_start or self._threshold == float("inf")
@@ -365,6 +367,10 @@ class Shallow:
         self._window = max(window, self._least_segments * self.segment_bytes)
 
     @property
+    def _flows(self) -> int:
+        return 1 if self._crowd is None else self._crowd.flows
+
+    @property
     def _is_small(self) -> bool:
         """Whether it is one of the small windows of a crowd, which the pace keeps."""
         return self._least_segments < 1 and self._window < SMALL_SEGMENTS * self.segment_bytes
@@ -421,6 +427,8 @@ class Shallow:
         if measured and self._settled:
             self._noise_us = max(self._noise_us - NOISE_FALL * (self._noise_us - self._delay_us), self._delay_us)
         self._settled = True
+        if self._route is not None:
+            self._route.rested = True
         if self._lossless_rounds > LOSSLESS_ROUNDS:
             self._capacity.on_calm()
         self._set_target()
@@ -435,13 +443,12 @@ class Shallow:
 
     # -- what is measured --
 
-    def _measure_delay(self, now_us: int, sample_us: int, smoothed_us: int) -> None:
+    def _measure_delay(self, now_us: int, sample_us: int, smoothed_us: int, sent_us: int) -> None:
         self._sampled_us = now_us
         if sample_us < self._absorbed_us:
             self._absorbed_us = sample_us
         sample_us -= self._absorbed_us
         self._average_us += (sample_us - self._average_us) / 16
-        self._learn(now_us, sample_us)
 
         # With a packet or two in a round trip the delay before the last one is of long ago.  All flows of a crowd count
         # alike, or those with more samples would see less of the same queue.
@@ -459,6 +466,13 @@ class Shallow:
         if 0 <= previous_us < delay_us and not few:
             delay_us = previous_us
         self._delay_us = delay_us
+        if self._route is not None:
+            if sample_us < self.target_delay_us / 2:
+                self._forget_route(now_us)
+            else:
+                self._route.on_sample(now_us, sent_us, sample_us)
+        elif delay_us > self.target_delay_us and not self.slow_start:
+            self._route = RouteCheck(now_us, self._slow_maximum)
 
         if delay_us > self._round_delays[0]:
             self._round_delays = (delay_us, self._round_delays[1])
@@ -501,30 +515,56 @@ class Shallow:
 
     # -- a new route --
 
-    def _learn(self, now_us: int, sample_us: int) -> None:
-        if self._window > TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes:
-            self._learn_started_us = -1
-            return
-        if self._learn_started_us < 0:
-            self._learn_started_us = now_us
-            self._learn_low_us = self._learn_high_us = sample_us
-            self._learn_samples = 0
-        self._learn_low_us = min(self._learn_low_us, sample_us)
-        self._learn_high_us = max(self._learn_high_us, sample_us)
-        self._learn_samples += 1
+    def _check_route(self, route: RouteCheck, now_us: int, smoothed_us: int) -> None:
+        """Send more for a moment if all delays were long for a while, and although this flow held still.
 
-    def _watch_route(self, now_us: int) -> None:
-        """Take a delay that never moves for the path's own."""
-        if self._learn_started_us < 0 or now_us - self._learn_started_us < LEARN_US:
+        That may have been in a slowdown; windows that are too small for one are small enough.
+        """
+        flows = self._flows
+        if flows > PUSHING_FLOWS or not self.pushes:
+            if self._window > TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes:
+                route.watch(now_us)
+            elif route.is_constant(now_us, self._window < SPARSE_SEGMENTS * self.segment_bytes):
+                self._absorb(route.low_us)
             return
-        is_constant = self._learn_high_us - self._learn_low_us < LEARN_SPREAD_US
-        samples = LEARN_SAMPLES
-        if self._window < SPARSE_SEGMENTS * self.segment_bytes:
-            samples = LEARN_SPARSE_SAMPLES
-            if is_constant and self._learn_samples <= samples:
-                return
-        if self._learn_samples > samples and is_constant and self._learn_low_us > self.target_delay_us:
-            self._absorbed_us += self._learn_low_us
-            self._bucket_minimum_us = self._previous_minimum_us = -1
-            self._average_us = 0.0
-        self._learn_started_us = -1
+        if not route.rested and self._window > SMALL_SEGMENTS * self.segment_bytes:
+            return
+        if self._slowdown_us - now_us > 4 * smoothed_us and route.is_ripe(now_us):
+            if route.low_us <= self.target_delay_us:
+                route.watch(now_us)  # that much is tolerated
+            else:
+                self._window += route.push(now_us, smoothed_us, self.segment_bytes, flows)
+
+    def _judge_push(self, route: RouteCheck, ack: Acknowledgement) -> None:
+        """See whether the delay has grown with the window.  If it has not, it is the path's own."""
+        if not route.is_judged:
+            return
+        now_us = ack.now_us
+        flows = self._flows
+        tried = ack.window_limited  # what was allowed was sent
+        if tried and not route.has_grown():
+            if route.is_enough(flows):
+                self._absorb(route.low_us)
+            else:
+                self._window += route.push(now_us, ack.round_trip.smoothed_us, self.segment_bytes, flows)
+            return
+        self._set_window(self._window - route.end_push())
+        # not again at the same moment as the others of this port: microseconds are as good as chance
+        route.watch(now_us + PAUSE_US + now_us % 1_024 * PAUSE_US // 1_024 if tried else now_us)
+
+    def _forget_route(self, now_us: int) -> None:
+        """A packet was fast, lost, or late by a timeout: nothing to find out, and no push."""
+        if self._route is not None:
+            self._set_window(self._window - self._route.end_push())
+            self._route = None
+
+    def _absorb(self, delay_us: int) -> None:
+        """Take this much of the delay for the path's own."""
+        self._route = None
+        self._absorbed_us += delay_us
+        self._bucket_minimum_us = self._previous_minimum_us = -1
+        self._delay_us = 0
+        self._average_us = 0.0
+        self._round_delays = (0, 0)
+        self._noise_us = max(self._noise_us - delay_us, 0.0)
+        self._set_target()
