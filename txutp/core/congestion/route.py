@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from txutp.core.units import SECOND_US
 
+SAMPLE_US = 4_000  # at least between two samples: more of them would tell nothing more
 GROUP_SAMPLES = 8
 GROUPS = 3  # before a push
 WATCH_US = 2_000_000
@@ -49,10 +50,12 @@ class RouteCheck:
         "_least_us",
         "_samples",
         "_since_us",
+        "due_us",
         "extra_bytes",
         "low_us",
         "rate",
         "rested",
+        "sample_due_us",
     )
 
     def __init__(self, now_us: int, rate: float) -> None:
@@ -65,6 +68,8 @@ class RouteCheck:
         self.rested = False  # the flow held still meanwhile, so that what waits is not its own
         self.low_us = self._high_us = -1
         self._since_us = self._counts_from_us = since_us
+        self.due_us = since_us + WATCH_US  # when to ask for what follows
+        self.sample_due_us = since_us
         self._samples = self._groups = 0
         self._groups_high_us = 0  # the largest of the groups' least delays
         self._begin_group()
@@ -77,6 +82,7 @@ class RouteCheck:
         """A packet that left at ``sent_us`` was delayed so long."""
         if sent_us < self._counts_from_us:
             return
+        self.sample_due_us = now_us + SAMPLE_US
         self._group_samples += 1
         if self._group_low_us < 0 or delay_us < self._group_low_us:
             self._group_low_us = delay_us
@@ -96,7 +102,7 @@ class RouteCheck:
 
     def is_ripe(self, now_us: int) -> bool:
         """Whether there was enough to see for a push.  A delay that moves too much is watched anew."""
-        if self._groups < GROUPS or now_us - self._since_us < WATCH_US:
+        if self._groups < GROUPS or now_us < self.due_us:
             return False
         if self._moves:
             self.watch(now_us)

@@ -89,6 +89,7 @@ class Shallow:
         "_crowd",
         "_cut_us",
         "_delay_us",
+        "_few",
         "_least_segments",
         "_lossless_rounds",
         "_noise_us",
@@ -132,6 +133,7 @@ class Shallow:
         self._capacity = Capacity()
         self._crowd: Crowd | None = None
         self._least_segments = 1.0
+        self._few = False  # the flows of the crowd have few packets in a round trip
 
         # queue delay: the smallest of this and the last bucket of half a round trip
         self._delay_us = 0
@@ -174,6 +176,7 @@ class Shallow:
         self._crowd = crowd
         self._window = crowd.enter(now_us, INITIAL_WINDOW_SEGMENTS * self.segment_bytes)
         self._least_segments = crowd.least_segments
+        self._few = self._usual_share(SMALL_SEGMENTS) < 1
 
     # -- facts --
 
@@ -207,12 +210,12 @@ class Shallow:
         self._steer(ack)
         if now_us >= self._slowdown_us:
             self._begin_slowdown(now_us, smoothed_us)
-        elif route is not None:
+        elif route is not None and now_us >= route.due_us:
             self._check_route(route, now_us, smoothed_us)
 
     def on_loss(self, now_us: int, lost_bytes: int, new_window: bool) -> None:
         if self._route is not None and self._route.extra_bytes:
-            self._forget_route(now_us)
+            self._forget_route()
         self._lossless_rounds = 0
         self._round_lost_bytes += lost_bytes
         waited_us = self._waited_us()
@@ -244,7 +247,7 @@ class Shallow:
 
     def on_timeout(self, now_us: int) -> None:
         # RFC 5681 3.1: the threshold is held while what left again is lost again
-        self._forget_route(now_us)
+        self._forget_route()
         window = self._saved_window or self._window
         least = float(TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes)
         first = not self.slow_start or self._threshold == float("inf")
@@ -314,7 +317,12 @@ class Shallow:
         delay_us = self._delay_us
         target_us = self.target_delay_us
         share = min(ack.acked_bytes / window, 1.0)
-        gain = self._gain(delay_us) if ack.now_us >= self._contested_until_us else 0.0
+        if ack.now_us < self._contested_until_us:
+            gain = 0.0
+        elif window >= FULL_GAIN_SEGMENTS * self.segment_bytes and self._lossless_rounds > LOSSLESS_ROUNDS:
+            gain = GAIN_SEGMENTS * self.segment_bytes  # as of most flows most of the time
+        else:
+            gain = self._gain(delay_us)
         distance = (target_us - delay_us) / max(self.base_us + delay_us, 1)
         if distance >= 0:
             if not ack.window_limited:
@@ -452,7 +460,7 @@ class Shallow:
 
         # With a packet or two in a round trip the delay before the last one is of long ago.  All flows of a crowd count
         # alike, or those with more samples would see less of the same queue.
-        few = self._usual_share(SMALL_SEGMENTS) < 1 and not self._saved_window
+        few = self._few and not self._saved_window
         if self._bucket_acks >= (1 if few else BUCKET_ACKS) and now_us - self._bucket_started_us >= smoothed_us // 2:
             self._previous_minimum_us = self._bucket_minimum_us
             self._bucket_minimum_us = -1
@@ -466,11 +474,12 @@ class Shallow:
         if 0 <= previous_us < delay_us and not few:
             delay_us = previous_us
         self._delay_us = delay_us
-        if self._route is not None:
-            if sample_us < self.target_delay_us / 2:
-                self._forget_route(now_us)
-            else:
-                self._route.on_sample(now_us, sent_us, sample_us)
+        route = self._route
+        if route is not None:
+            if sample_us + sample_us < self.target_delay_us:
+                self._forget_route()
+            elif now_us >= route.sample_due_us:
+                route.on_sample(now_us, sent_us, sample_us)
         elif delay_us > self.target_delay_us and not self.slow_start:
             self._route = RouteCheck(now_us, self._slow_maximum)
 
@@ -493,6 +502,7 @@ class Shallow:
         self._quiet = True
         if self._crowd is not None:
             self._least_segments = self._crowd.least_segments
+            self._few = self._usual_share(SMALL_SEGMENTS) < 1
         self._set_target()
 
     def _set_target(self) -> None:
@@ -552,7 +562,7 @@ class Shallow:
         # not again at the same moment as the others of this port: microseconds are as good as chance
         route.watch(now_us + PAUSE_US + now_us % 1_024 * PAUSE_US // 1_024 if tried else now_us)
 
-    def _forget_route(self, now_us: int) -> None:
+    def _forget_route(self) -> None:
         """A packet was fast, lost, or late by a timeout: nothing to find out, and no push."""
         if self._route is not None:
             self._set_window(self._window - self._route.end_push())
