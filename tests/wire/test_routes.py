@@ -205,6 +205,23 @@ def test_in_a_large_crowd_only_a_constant_delay_is_the_path(moves_us: int, expec
     assert bool(controller._absorbed_us) is expected
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_what_may_wait_is_no_longer_path(many: bool) -> None:
+    """Flows that took their own short queue for the path would add another one to it, again and again."""
+    bench = Bench(0.5 if many else 2)
+    controller = bench.controller
+    if many:
+        controller._crowd = crowd = Many()
+        controller._least_segments = crowd.least_segments
+    bench.ack(40_000)
+    until_us = bench.now_us + 30 * SECOND_US
+    while bench.now_us < until_us:
+        controller._window = float(SEGMENT)
+        bench.ack(round(0.75 * controller.target_delay_us))
+    assert controller._route is not None
+    assert not controller._absorbed_us
+
+
 # -- the check itself --
 
 

@@ -531,19 +531,23 @@ class Shallow:
         That may have been in a slowdown; windows that are too small for one are small enough.
         """
         flows = self._flows
-        if flows > PUSHING_FLOWS or not self.pushes:
-            if self._window > TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes:
-                route.watch(now_us)
-            elif route.is_constant(now_us, self._window < SPARSE_SEGMENTS * self.segment_bytes):
-                self._absorb(route.low_us)
+        pushes = self.pushes and flows <= PUSHING_FLOWS
+        if pushes:
+            still = route.rested or self._window <= SMALL_SEGMENTS * self.segment_bytes
+            ripe = still and self._slowdown_us - now_us > 4 * smoothed_us and route.is_ripe(now_us)
+        elif self._window > TIMEOUT_WINDOW_SEGMENTS * self.segment_bytes:
+            route.watch(now_us)
             return
-        if not route.rested and self._window > SMALL_SEGMENTS * self.segment_bytes:
+        else:
+            ripe = route.is_constant(now_us, self._window < SPARSE_SEGMENTS * self.segment_bytes)
+        if not ripe:
             return
-        if self._slowdown_us - now_us > 4 * smoothed_us and route.is_ripe(now_us):
-            if route.low_us <= self.target_delay_us:
-                route.watch(now_us)  # that much is tolerated
-            else:
-                self._window += route.push(now_us, smoothed_us, self.segment_bytes, flows)
+        if route.low_us <= self.target_delay_us:
+            route.watch(now_us)  # so much may wait
+        elif pushes:
+            self._window += route.push(now_us, smoothed_us, self.segment_bytes, flows)
+        else:
+            self._absorb(route.low_us)
 
     def _judge_push(self, route: RouteCheck, ack: Acknowledgement) -> None:
         """See whether the delay has grown with the window.  If it has not, it is the path's own."""
