@@ -169,6 +169,9 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     if option.type in ("int", "int | None")
 }
 
+# Fields with bytes per second, see ``caps.py``.
+RATES = tuple(name for name in LIMITS if name.endswith("_bytes_per_second"))
+
 
 def check_number(name: str, value: Any, optional: bool) -> None:
     """Raises ``TypeError`` or ``ValueError`` unless a field accepts this value."""
