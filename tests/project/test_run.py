@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is missing")
 
 # What the script takes from the system, whatever else is missing.
-USUAL = ("bash", "env", "dirname", "mktemp", "rm", "cat", "sort", "cksum", "sleep", "chmod", "mkdir", "cp", "touch")
+USUAL = ("bash", "env", "dirname", "mktemp", "rm", "cat", "sort", "cksum", "sleep", "chmod", "mkdir", "cp", "touch", "nice")
 # It makes environments with itself in them.
 PYTHON = 'if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi'
 TOOLS = ("tshark", "tcpdump", "rsync", "nft", "ip", "node", "npm")
@@ -144,6 +144,20 @@ def test_other_pythons_are_named_and_run_where_they_are(place: Place) -> None:
     assert "Python 3.13 is not here: untested." in said
     assert "Python 3.14:" in said
     assert calls(called, "python3.14 -m pytest --quiet tests/wire/test_close.py")
+
+
+def test_simulations_run_beside_the_other_tests(place: Place) -> None:
+    """Each test in one of both runs, and what fails in either is said."""
+    code, said, called = place.run(APT="no")
+    assert code == 0, said
+    assert calls(called, "pytest -p no:cacheprovider tests/wire") and calls(called, "pytest --ignore=tests/wire")
+    failing = f'{PYTHON}; if [[ "$*" == *" tests/wire" ]]; then echo "one failed"; exit 1; fi'
+    place.command("python3", failing)
+    shutil.rmtree(place.path / ".venv")
+    code, said, _ = place.run(APT="no")
+    assert code == 1
+    assert "one failed" in said
+    assert said.endswith("FAILED: pytest tests/wire\n")
 
 
 def test_it_does_not_outlive_itself(place: Place) -> None:
