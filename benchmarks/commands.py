@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ PIECE_BYTES = 1 << 20
 MEMORY = "/dev/shm"
 LARGEST_IN_MEMORY_BYTES = 1 << 30
 
+# Time between two looks at the memory of a process.
+LOOK_SECONDS = 0.02
+
 
 class Command:
     """A running command; its resources are known when it has ended."""
@@ -49,6 +53,22 @@ class Command:
         self._limit = threading.Timer(limit_seconds, self.process.kill)
         self._limit.start()
         self._said: list[str] = []
+        self._peak_mebibytes = 0.0
+        self._watcher = threading.Thread(target=self._watch_memory, daemon=True)
+        self._watcher.start()
+
+    def _watch_memory(self) -> None:
+        """Note the peak until the process has ended; what ``wait4`` says may be that of the process that started it."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        while True:
+            try:
+                match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+            except OSError:
+                return
+            if match is None:
+                return
+            self._peak_mebibytes = int(match[1]) / 1024
+            time.sleep(LOOK_SECONDS)
 
     def port(self) -> int:
         """Returns the port that it says it listens on."""
@@ -69,7 +89,8 @@ class Command:
         self._limit.cancel()
         if self.process.returncode not in codes:
             raise Failed(said.strip().rpartition("\n")[2] or f"it ended with {self.process.returncode}")
-        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said
+        self._watcher.join()
+        return usage.ru_utime + usage.ru_stime, self._peak_mebibytes or usage.ru_maxrss / 1024, said
 
 
 @functools.cache
