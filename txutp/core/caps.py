@@ -83,16 +83,16 @@ class Claim:
     )
 
     def __init__(self, pool: Pool, on_turn: Callable[[int], None]) -> None:
-        self.pool = pool
-        self.on_turn = on_turn  # called with the time when its turn has come
-        self.unit_bytes = 1  # a full packet of it
-        self.wanted_bytes = 0
-        self.turn_bytes = 0.0  # what is left of its turn
-        self.waits = False  # in the row
-        self.ticket = 0  # its place in the row
-        self.due_us = 0  # when it may ask again
-        self.promised_us = 0  # when its turn came
-        self.seen_second = -1
+        self.pool: Pool = pool
+        self.on_turn: Callable[[int], None] = on_turn  # called with the time when its turn has come
+        self.unit_bytes: int = 1  # a full packet of it
+        self.wanted_bytes: int = 0
+        self.turn_bytes: float = 0.0  # what is left of its turn
+        self.waits: bool = False  # in the row
+        self.ticket: int = 0  # its place in the row
+        self.due_us: int = 0  # when it may ask again
+        self.promised_us: int = 0  # when its turn came
+        self.seen_second: int = -1
 
     @property
     def goes_on(self) -> bool:
@@ -123,7 +123,7 @@ class Pool:
     )
 
     def __init__(self, bytes_per_second: int, now_us: int) -> None:
-        self.bytes_per_second = bytes_per_second
+        self.bytes_per_second: int = bytes_per_second
         self._updated_us = now_us
         self._unit_bytes = 0  # the largest packet of all claims
         self._credit = bytes_per_second * (BURST_US + LATENESS_US) / SECOND_US
@@ -135,7 +135,7 @@ class Pool:
         self._promised: dict[Claim, float] = {}  # to claims whose turn has come and that have not drawn yet
         self._promised_bytes = 0.0  # in all
         self._is_serving = False
-        self.is_held = False  # what is free here waits for another pool
+        self.is_held: bool = False  # what is free here waits for another pool
         # claims that drew in this second, and in the one before
         self._second = -1
         self._sharers = self._last_sharers = 0
@@ -330,16 +330,16 @@ class Cap:
 
     def __init__(self, overhead_bytes: int, on_turn: Callable[[int], None]) -> None:
         """``overhead_bytes`` are the headers of IP and UDP; ``on_turn`` is called when something may go that waited."""
-        self.overhead_bytes = overhead_bytes
+        self.overhead_bytes: int = overhead_bytes
         self.own: Pool | None = None
         self.shared: Pool | None = None
-        self.due_us = NEVER_US  # when to ask again after a refusal
+        self.due_us: int = NEVER_US  # when to ask again after a refusal
         self._on_turn = on_turn
         self._claims: tuple[Claim, ...] = ()
         self._held_us = 0
         self._waits_since_us = -1
         self._waited_us = 0  # the last time...
-        self.resumed_us = -SECOND_US  # ...until then
+        self.resumed_us: int = -SECOND_US  # ...until then
         self._refused_us = -SECOND_US
         self._busy_since_us = 0  # since then it has used each turn much faster than it waited for it
 
@@ -433,7 +433,7 @@ class SendCap(Cap):
 
     def __init__(self, overhead_bytes: int, on_turn: Callable[[int], None], path_datagram_bytes: int) -> None:
         super().__init__(overhead_bytes, on_turn)
-        self.path_datagram_bytes = path_datagram_bytes  # how large they are without a cap
+        self.path_datagram_bytes: int = path_datagram_bytes  # how large they are without a cap
 
     def fitted(self, datagram_bytes: int) -> int:
         """Returns how large datagrams are where the path takes this size."""

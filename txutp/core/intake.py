@@ -65,7 +65,7 @@ class Intake:
 
     def __init__(self, receiver: Receiver, overhead_bytes: int) -> None:
         self._receiver = receiver
-        self.cap = Cap(overhead_bytes, self.ask)
+        self.cap: Cap = Cap(overhead_bytes, self.ask)
         self._arrived_bytes = receiver.bytes_received
         self._unit_bytes = LEAST_WINDOW_BYTES  # a full packet; this much until one has come
         self._largest_bytes = 0  # payload of a packet
@@ -75,7 +75,7 @@ class Intake:
         self.open_bytes = self._unpaid_bytes = LEAST_WINDOW_BYTES
         self._told_bytes = 0  # what is left of the window in our last packet
         self._updates = 0  # packets for the sake of the window since the last data
-        self.due_us = NEVER_US  # when to ask again
+        self.due_us: int = NEVER_US  # when to ask again
 
     def bound_bytes(self, window_bytes: int) -> int:
         """The window of the peer, where the buffer has room for ``window_bytes``."""
