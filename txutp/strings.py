@@ -288,7 +288,7 @@ OPTIONS = (
         "up",
         ALL,
         "2M",
-        "the [most bytes per second that leave](docs/howto/caps.md), headers included: of all connections of a server, "
+        "the [most bytes per second that leave](../howto/caps.md), headers included: of all connections of a server, "
         "or of the one of a client; a number without unit is bytes; `off` by default",
         a_rate,
         "up_bytes_per_second",

@@ -72,7 +72,7 @@ def test_a_forwarder_carries_and_lets_open_streams_end(listener: socket.socket, 
         ("utp:x tcp:localhost:1", "'utp:x' cannot be used here: a port is a number"),
         ("utp:1 nothing:1", "'nothing:1' cannot be used here: Unknown endpoint type"),
         ("--max-connections 0 utp:1 tcp:localhost:1", "a number from 1 on, not '0'"),
-        ("--grace soon utp:1 tcp:localhost:1", "'soon' is no time"),
+        ("--grace soon utp:1 tcp:localhost:1", "'soon' is not a time"),
     ],
 )
 def test_wrong_words_for_a_forwarder_are_told(words: str, sentence: str) -> None:

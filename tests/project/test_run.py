@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is missing")
 
 # What the script takes from the system, whatever else is missing.
-USUAL = ("bash", "env", "dirname", "mktemp", "rm", "cat", "sort", "cksum", "sleep", "chmod", "mkdir", "cp", "touch", "nice")
+USUAL = (
+    "bash", "env", "dirname", "mktemp", "rm", "cat", "sort", "cksum", "sleep", "chmod", "mkdir", "cp", "touch", "nice",
+)  # fmt: skip
 # It makes environments with itself in them.
 PYTHON = 'if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi'
 TOOLS = ("tshark", "tcpdump", "rsync", "nft", "ip", "node", "npm")
@@ -150,7 +152,8 @@ def test_simulations_run_beside_the_other_tests(place: Place) -> None:
     """Each test in one of both runs, and what fails in either is said."""
     code, said, called = place.run(APT="no")
     assert code == 0, said
-    assert calls(called, "pytest -p no:cacheprovider tests/wire") and calls(called, "pytest --ignore=tests/wire")
+    assert calls(called, "pytest -p no:cacheprovider tests/wire")
+    assert calls(called, "pytest --ignore=tests/wire")
     failing = f'{PYTHON}; if [[ "$*" == *" tests/wire" ]]; then echo "one failed"; exit 1; fi'
     place.command("python3", failing)
     shutil.rmtree(place.path / ".venv")

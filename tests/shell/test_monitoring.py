@@ -403,7 +403,7 @@ async def test_what_is_not_ours_is_never_replaced(place: Path) -> None:
     Path("link").symlink_to(place)
     Path("folder").mkdir()
     for name in (place, Path("link"), Path("folder")):
-        with pytest.raises(CannotListenError, match="no socket"):
+        with pytest.raises(CannotListenError, match="not a socket"):
             openControlSocket(name)
     assert place.read_text() == "precious"
     with pytest.raises(CannotListenError):

@@ -971,7 +971,7 @@ def test_a_connected_socket_is_not_adopted() -> None:
 def test_what_is_no_socket_is_told() -> None:
     with bound() as theirs:
         number = theirs.fileno()
-    with pytest.raises(ValueError, match="no open socket"):
+    with pytest.raises(ValueError, match="not an open socket"):
         adoptUTPPort(reactor, number, Accepting())
     with pytest.raises(TypeError, match="a file descriptor is a whole number, not 'x'"):
         adoptUTPPort(reactor, "x", Accepting())  # type: ignore[arg-type]
